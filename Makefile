@@ -1,0 +1,31 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+
+help:            ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+run: .venv/run   ## the gateway on the embedded engines: no GPU, no Docker, no downloads of models
+	@exec $(BIN)/python -m gateway run $(ARGS)
+
+test: .venv/dev  ## every test that needs no Docker and no GPU
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/dev ## lint, format and types
+	@$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy
+
+env: .venv/run   ## print deploy/env.example from the settings
+	@$(BIN)/python -m gateway env
+
+lock: .venv/dev  ## pin the newest versions in requirements/*.lock
+	@deploy/lock.sh
+
+# Private
+
+.venv/run: requirements/run.lock
+	@$(PYTHON) deploy/environment.py $@ $<
+
+.venv/dev: requirements/dev.lock
+	@$(PYTHON) deploy/environment.py $@ $<
+
+.PHONY: help run test check env lock

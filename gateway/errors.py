@@ -1,0 +1,93 @@
+"""Every way a request can fail, as a type. The type says who is to blame:
+
+GatewayError 500 us
+├── CallerError 4xx the caller: BadRequest 400, NotFound 404, MethodNotAllowed 405, TooLarge 413, AudioRejected 422
+├── EngineError 5xx the engine: EngineBroke 502, EngineTimeout 504,
+│                   EngineBusy 503, EngineLoading 503, EngineUnavailable 503
+└── ClientGone  499 nobody is left to read the answer
+
+A surface turns one into bytes with its own shape; `status`, `code` and `retry_after` are the same everywhere.
+"""
+
+
+class GatewayError(Exception):
+    """Our fault, unless a subclass says otherwise. `str()` of it may be shown to the client."""
+
+    status = 500
+    code = "internal"
+    retry_after: int | None = None
+    """Seconds after which the same request may succeed; None where it will not."""
+
+    def __init__(self, text: str = "", *, code: str | None = None, retry_after: int | None = None) -> None:
+        super().__init__(text or "the gateway failed on this request")
+        if code is not None:
+            self.code = code
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+
+class CallerError(GatewayError):
+    status, code = 400, "bad_request"
+
+
+class BadRequest(CallerError):
+    """The request itself is wrong."""
+
+
+class NotFound(CallerError):
+    status, code = 404, "not_found"
+
+
+class MethodNotAllowed(CallerError):
+    status, code = 405, "method_not_allowed"
+
+
+class TooLarge(CallerError):
+    status, code = 413, "too_large"
+
+
+class AudioRejected(CallerError):
+    """The uploaded audio cannot be used. `code` is one of audio_empty, audio_undecodable, audio_silent,
+    audio_too_short, audio_too_long, audio_decode_timeout."""
+
+    status, code = 422, "audio_rejected"
+
+
+class EngineError(GatewayError):
+    status, code = 502, "engine_error"
+
+
+class EngineBroke(EngineError):
+    """The engine died, or answered something that is not its protocol."""
+
+    code = "engine_broke"
+
+
+class EngineBusy(EngineError):
+    """Every slot is taken and so is every place in the queue."""
+
+    status, code, retry_after = 503, "engine_busy", 5
+
+
+class EngineLoading(EngineError):
+    status, code, retry_after = 503, "engine_loading", 10
+
+
+class EngineUnavailable(EngineError):
+    """No replica answers, or each one says that it has failed."""
+
+    status, code, retry_after = 503, "engine_unavailable", 10
+
+
+class EngineTimeout(EngineError):
+    status, code = 504, "engine_timeout"
+
+
+class ShuttingDown(GatewayError):
+    status, code, retry_after = 503, "shutting_down", 5
+
+
+class ClientGone(GatewayError):
+    """The client hung up. Never sent; ends the request's scopes."""
+
+    status, code = 499, "client_gone"

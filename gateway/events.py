@@ -1,0 +1,25 @@
+"""What a session yields: the outward half of every verb.
+
+A session that ends normally is complete; one that raises is broken. There is no separate end event to forget.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """A piece of audio: mono s16le PCM, whole samples, never empty."""
+
+    pcm: bytes
+    sample_rate: int
+    """Hz."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """Recognised words."""
+
+    text: str
+    language: str
+    """As the engine names it ("英文", "en", …); empty where it does not say."""
+    final: bool = True

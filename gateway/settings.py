@@ -1,0 +1,211 @@
+"""Every setting, once. The only file that reads the environment.
+
+Order: command line > environment > config file > defaults. An unknown name or a wrong value stops the start with
+one line. `deploy/env.example` is printed from this file.
+"""
+
+import argparse
+import os
+import textwrap
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+PREFIX = "VOXGATE_"
+
+
+class SettingsError(Exception):
+    """One clear line for the operator."""
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s?#]*)?$")]
+Urls = Annotated[tuple[Url, ...], BeforeValidator(_split), Field(min_length=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Sizes in bytes, times in seconds, unless a name says otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    host: str = "0.0.0.0"
+    """Address that both public ports listen on; 127.0.0.1 keeps the gateway to this machine."""
+    port: Port = 9090
+    """The port: everything is on it."""
+    avatar_port: Port = 8383
+    """A second socket of the same process, for desktop clients configured with 8383."""
+    data_dir: Path = Path("data")
+    """Voices, synthesised files and the database."""
+    scratch_dir: Path | None = None
+    """Where uploads live while a request lasts; `scratch` in the data folder when unset."""
+    cors_origins: Names = ("*",)
+    """Web origins that may call the gateway, comma-separated."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """User speech and text are never logged at info or above."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """auto: console on a terminal, JSON otherwise."""
+
+    speak_engine: str = "cosyvoice"
+    """Adapter for synthesis, a key of gateway/adapters REGISTRY."""
+    speak_urls: Urls = ("http://127.0.0.1:50000",)
+    """Replicas of the synthesis engine, comma-separated."""
+    speak_slots: Count = 4
+    """Syntheses at a time on each replica."""
+    speak_queue: int = Field(default=32, ge=0)
+    """Requests that may wait for a slot; the next one is refused with 503."""
+    speak_sample_rate: int | None = Field(default=None, ge=8000, le=192000)
+    """Rate in Hz of a synthesis engine that does not state it (stock CosyVoice: 22050 for 300M, 24000 for 2 and 3)."""
+    default_voice: str = "中文女"
+    """The engine's preset that the name `default` stands for."""
+
+    transcribe_engine: str = "funasr_http"
+    """Adapter for recognition, a key of gateway/adapters REGISTRY."""
+    transcribe_urls: Urls = ("http://127.0.0.1:8003",)
+    """Replicas of the recognition engine, comma-separated."""
+    transcribe_slots: Count = 4
+    """Recognitions at a time on each replica."""
+    transcribe_queue: int = Field(default=32, ge=0)
+    """Requests that may wait for a slot; the next one is refused with 503."""
+
+    health_interval: Seconds = 1.0
+    """How often each engine's health is asked."""
+    engine_connect_timeout: Seconds = 3.0
+    """Longest wait for an engine to accept a connection."""
+    engine_idle_timeout: Seconds = 120.0
+    """Longest silence of an engine, or of a client that does not read, before a request is given up."""
+    engine_total_timeout: Seconds = 1800.0
+    """Longest time of one request at an engine."""
+
+    upload_max_bytes: Count = 200 * 1024 * 1024
+    """Largest upload."""
+    upload_idle_timeout: Seconds = 60.0
+    """Longest silence of a client in the middle of its upload."""
+    text_max_chars: Count = 20_000
+    """Longest text of one synthesis."""
+    reference_max_seconds: Seconds = 600.0
+    """Longest reference recording accepted; the cleanest part of it is kept."""
+    reference_keep_seconds: Seconds = 30.0
+    """Longest part kept; CosyVoice refuses more than 30."""
+    reference_min_speech_seconds: Seconds = 1.0
+    """Least speech that a reference must hold."""
+    transcribe_max_seconds: Seconds = 4 * 3600.0
+    """Longest recording accepted for recognition."""
+    file_ttl: Seconds = 24 * 3600.0
+    """How long a synthesised file can be downloaded."""
+    repeat_window: Seconds = 600.0
+    """A synthesis asked again within this time is answered with the file already made."""
+
+    ffmpeg: str = ""
+    """The ffmpeg program; when empty, the one that comes with the Python package imageio-ffmpeg."""
+    decode_slots: Count = 2
+    """Decoder processes at a time."""
+    decode_queue: int = Field(default=64, ge=0)
+    """Uploads that may wait for a decoder; the next one is refused with 503."""
+    decode_wall_seconds: Seconds = 60.0
+    """Longest time of one decoder process."""
+    decode_cpu_seconds: Count = 60
+    """Most CPU time of one decoder process."""
+    decode_memory_bytes: Count = 1024 * 1024 * 1024
+    """Most address space of one decoder process."""
+
+    shutdown_grace: Seconds = 3.0
+    """How long running requests may finish after SIGTERM or Ctrl-C."""
+
+    @property
+    def scratch(self) -> Path:
+        return self.scratch_dir or self.data_dir / "scratch"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag for each setting, `--avatar-port` for `avatar_port`."""
+    parser.add_argument("--config", metavar="FILE", help=f"a TOML file of settings (or {PREFIX}CONFIG)")
+    group = parser.add_argument_group("settings", f"or {PREFIX}NAME in the environment, or name in the config file")
+    for name, field in Settings.model_fields.items():
+        text = f"{field.description} [{_shown(field.default)}]".replace("%", "%%")
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="…", default=argparse.SUPPRESS, help=text)
+
+
+def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process.
+
+    flags: what the command line gave, by field name, plus optionally `config`. Raises SettingsError.
+    """
+    environment = os.environ if environment is None else environment
+    flags = {name: value for name, value in (flags or {}).items() if value is not None}
+    config = flags.pop("config", None) or environment.get(f"{PREFIX}CONFIG")
+    from_environment = _from_environment(environment)
+    values = {**_from_file(config), **from_environment, **flags}
+    for name in values:
+        if name not in Settings.model_fields:
+            raise SettingsError(f"unknown setting: {name}")
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        origin = f"{PREFIX}{name.upper()}" if name in from_environment and name not in flags else name
+        raise SettingsError(f"{origin}: {first['msg']}, got {first['input']!r}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    found = {}
+    for variable, value in environment.items():
+        if not variable.startswith(PREFIX) or variable == f"{PREFIX}CONFIG":
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in Settings.model_fields:
+            raise SettingsError(f"unknown setting: {variable}")
+        if value != "":  # Compose passes ${NAME:-} as empty: not set
+            found[name] = value
+    return found
+
+
+def _from_file(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with Path(path).open("rb") as file:
+            found = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as exc:
+        raise SettingsError(f"config file {path}: {exc}") from None
+    for name in found:
+        if name not in Settings.model_fields:
+            raise SettingsError(f"config file {path}: unknown setting: {name}")
+    return found
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def env_example() -> str:
+    """The text of deploy/env.example: every setting with its default, commented out."""
+    lines = [
+        "# Settings of the gateway. Printed by `make env`; copy to deploy/.env and uncomment what you change.",
+        "# Order: command line > environment > config file (VOXGATE_CONFIG, TOML) > the defaults shown here.",
+    ]
+    for name, field in Settings.model_fields.items():
+        lines += ["", *textwrap.wrap(field.description or "", 110, initial_indent="# ", subsequent_indent="# ")]
+        lines.append(f"#{PREFIX}{name.upper()}={_shown(field.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def arguments_of(settings: Settings) -> Sequence[str]:
+    """The flags that give another process of ours these same settings."""
+    return [
+        part
+        for name in sorted(settings.model_fields_set)
+        for part in (f"--{name.replace('_', '-')}", _shown(getattr(settings, name)))
+    ]

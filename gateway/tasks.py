@@ -1,0 +1,123 @@
+"""Tasks and their owners. The only file that may start a task outside a TaskGroup (ruff guards it).
+
+Every task belongs to a scope that is left by the task that entered it, so nothing outlives its reason.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, TypeVar
+
+from gateway.errors import ClientGone
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group whose lone failure leaves it bare, so that errors can be matched by their type."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
+
+
+class until_gone:
+    """`async with until_gone(wait_for_hangup):` runs its block until the client hangs up; then the block is
+    cancelled where it stands and ClientGone leaves it. A cancellation from elsewhere stays a cancellation."""
+
+    def __init__(self, hangup: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._hangup = hangup
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._watch = task.get_loop().create_task(self._hangup())
+        self._watch.add_done_callback(self._fire)
+
+    def _fire(self, watch: asyncio.Task[None]) -> None:
+        if not watch.cancelled() and watch.exception() is None:
+            self._gone = True
+            self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watch.remove_done_callback(self._fire)
+        self._watch.cancel()
+        if self._gone and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise ClientGone("the client hung up") from None
+
+
+async def shielded(work: Coroutine[Any, Any, T]) -> T:
+    """Runs cleanup to its end even when this task is cancelled meanwhile; the cancellation follows after it."""
+    task = asyncio.get_running_loop().create_task(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+            cancelled = True
+        except BaseException:
+            break  # task.result() raises it
+    result = task.result()
+    if cancelled:
+        raise asyncio.CancelledError
+    return result
+
+
+class SharedWork:
+    """The same work asked for several times at once is done once (a client repeats its POST after a socket error).
+
+    Each caller waits for itself: one that is cancelled leaves, and when the last one has left the work is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[str, tuple[asyncio.Task[Any], list[None]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<shared: {len(self._running)} running, {sum(len(w) for _, w in self._running.values())} waiting>"
+
+    async def run(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if key not in self._running:
+            task = asyncio.get_running_loop().create_task(work())
+            self._running[key] = (task, [])
+            task.add_done_callback(lambda done: self._forget(key, done))
+        task, waiters = self._running[key]
+        waiters.append(None)
+        try:
+            result: T = await asyncio.shield(task)
+            return result
+        finally:
+            waiters.pop()
+            if not waiters and not task.done():
+                self._forget(key, task)
+                task.cancel()
+                await shielded(_ended(task))
+
+    def _forget(self, key: str, task: asyncio.Task[Any]) -> None:
+        if key in self._running and self._running[key][0] is task:
+            del self._running[key]
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    await asyncio.wait([task])
+
+
+async def forever(work: Callable[[], Awaitable[None]], every: float, failed: Callable[[Exception], None]) -> None:
+    """Repeats `work`, `every` seconds apart. A failure is told to `failed` and does not end the series."""
+    while True:
+        try:
+            await work()
+        except Exception as exc:
+            failed(exc)
+        await asyncio.sleep(every)

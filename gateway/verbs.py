@@ -1,0 +1,118 @@
+"""The verbs: what a surface may ask, and what an adapter must offer.
+
+A verb is a typed request; an engine turns it into a session, an iterator of events (gateway/events.py). Surfaces
+know requests and events, adapters know requests, events and one engine's wire; neither knows the other.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from gateway.events import Audio, Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A voice that the engine itself knows by name, such as CosyVoice's 中文女."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A voice given by a recording of it."""
+
+    pcm: bytes
+    """Mono s16le, 1 to 30 s."""
+    sample_rate: int
+    """Hz; 16000 for everything that normalise.py made."""
+    digest: str
+    """Names the content, so that an engine may keep what it derived from it."""
+    text: str = ""
+    """What is said in the recording; empty where nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A whole recording on disk: a WAV file, mono s16le. It lives as long as the workspace that holds it."""
+
+    path: Path
+    sample_rate: int
+    """Hz."""
+    frames: int
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Speak:
+    """text → audio."""
+
+    text: str
+    voice: Preset | Reference
+    language: str = ""
+    """ISO 639 code; empty lets the engine tell from the text."""
+    speed: float = 1.0
+    """1.0 is the voice's own pace, 2.0 twice as fast."""
+    instruction: str = ""
+    """How to say it, in words, for engines that take such."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribe:
+    """audio → text."""
+
+    audio: Recording
+    language: str = ""
+    """As the caller wrote it ("中文", "en", …); empty leaves it to the engine."""
+    hotwords: tuple[str, ...] = ()
+
+
+class State(StrEnum):
+    """What an engine can do now."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    """It answers, and says that it will not become ready by itself."""
+    DOWN = "down"
+    """It does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """What an engine says of itself, or what its silence says of it."""
+
+    state: State
+    model: str = ""
+    device: str = ""
+    reason: str = ""
+    """One line a person can act on; empty when ready."""
+
+
+J = TypeVar("J", contravariant=True)
+E = TypeVar("E", covariant=True)
+
+
+class Engine(Protocol[J, E]):
+    """One replica of one engine. One instance per process, owned by the lifespan; one session per request."""
+
+    @property
+    def url(self) -> str: ...
+
+    def session(self, job: J) -> AbstractAsyncContextManager[AsyncIterator[E]]:
+        """Entered once the engine has accepted the job; leaving early cancels it at the engine."""
+        ...
+
+    async def health(self) -> EngineHealth:
+        """Asks the engine now. Never raises for an engine that is down: that is an answer too."""
+        ...
+
+
+Speaker = Engine[Speak, Audio]
+Transcriber = Engine[Transcribe, Transcript]
