@@ -1,0 +1,1 @@
+"""Pure encode and decode, one module per protocol. Nothing here awaits, opens, logs or reads a clock."""

@@ -1,0 +1,51 @@
+"""CosyVoice's HTTP protocol, as upstream's FastAPI server speaks it (read at ace7c47), with two additions of ours.
+
+A form in, raw headerless mono s16le PCM out, one piece after the other. Upstream states no sample rate; our engine
+servers state it in SAMPLE_RATE_HEADER. Upstream reads no `speed`; our engine servers do, and upstream ignores it.
+"""
+
+import re
+
+SFT = "/inference_sft"
+"""Fields: tts_text, spk_id."""
+ZERO_SHOT = "/inference_zero_shot"
+"""Fields: tts_text, prompt_text, file prompt_wav."""
+CROSS_LINGUAL = "/inference_cross_lingual"
+"""Fields: tts_text, file prompt_wav."""
+INSTRUCT = "/inference_instruct"
+"""Fields: tts_text, spk_id, instruct_text. CosyVoice-300M-Instruct only."""
+INSTRUCT2 = "/inference_instruct2"
+"""Fields: tts_text, instruct_text, file prompt_wav."""
+
+TEXT, SPEAKER, PROMPT_TEXT, PROMPT_WAV, INSTRUCTION, SPEED = (
+    "tts_text", "spk_id", "prompt_text", "prompt_wav", "instruct_text", "speed",
+)  # fmt: skip
+
+SAMPLE_RATE_HEADER = "x-sample-rate"
+"""Ours: Hz, decimal."""
+PCM_TYPE = "audio/pcm"
+"""Ours: upstream sends no content type."""
+
+PRESETS = ("中文女", "中文男", "日语男", "粤语女", "英文女", "英文男", "韩语女")
+"""Speakers built into CosyVoice-300M-SFT."""
+
+_TAG = re.compile(r"<\|([^|<>]*)\|>")
+
+
+def tagged(text: str, language: str) -> str:
+    """`text` with CosyVoice's language tag before it, for cross-lingual synthesis; unchanged without a language."""
+    return f"<|{language}|>{text}" if language else text
+
+
+def split_tag(text: str) -> tuple[str, str]:
+    """(language, text) of a text that may begin with a language tag; language is empty without one."""
+    found = _TAG.match(text)
+    return (found[1].strip().lower(), text[found.end() :]) if found else ("", text)
+
+
+def without_control(text: str) -> str:
+    """A user's text with nothing in it that CosyVoice reads as an instruction (`<|…|>` also switches off its
+    splitting into sentences)."""
+    while "<|" in text or "|>" in text:
+        text = _TAG.sub(" ", text).replace("<|", "< ").replace("|>", " >")
+    return text
