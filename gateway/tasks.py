@@ -33,6 +33,7 @@ class until_gone:
     def __init__(self, hangup: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._hangup = hangup
         self._gone = False
+        self._left = False
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task()
@@ -43,16 +44,20 @@ class until_gone:
         self._watch.add_done_callback(self._fire)
 
     def _fire(self, watch: asyncio.Task[None]) -> None:
-        if not watch.cancelled() and watch.exception() is None:
+        # A callback already queued cannot be removed, so a hang-up in the tick that left the block still gets here.
+        if not watch.cancelled() and watch.exception() is None and not self._left:
             self._gone = True
             self._task.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watch.remove_done_callback(self._fire)
+        self._left = True
         self._watch.cancel()
-        if self._gone and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        ours = self._gone and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
+        if not self._watch.done():
+            await shielded(_ended(self._watch))
+        if ours:
             raise ClientGone("the client hung up") from None
 
 
@@ -121,3 +126,25 @@ async def forever(work: Callable[[], Awaitable[None]], every: float, failed: Cal
         except Exception as exc:
             failed(exc)
         await asyncio.sleep(every)
+
+
+class KeyedLocks:
+    """One lock for each key that somebody holds or waits for: `async with locks.hold("abc"):`."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[asyncio.Lock, list[None]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<locks: {len(self._locks)} held>"
+
+    @asynccontextmanager
+    async def hold(self, key: str) -> AsyncIterator[None]:
+        lock, holders = self._locks.setdefault(key, (asyncio.Lock(), []))
+        holders.append(None)
+        try:
+            async with lock:
+                yield
+        finally:
+            holders.pop()
+            if not holders:
+                del self._locks[key]
