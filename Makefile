@@ -14,6 +14,21 @@ test: .venv/dev  ## every test that needs no Docker and no GPU
 check: .venv/dev ## lint, format and types
 	@$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy
 
+up:              ## the stack in Docker, on the GPU if there is one; waits until it is ready
+	@deploy/stack.sh up $(ARGS)
+
+down:            ## stop it and remove it, all but its volumes
+	@deploy/stack.sh down $(ARGS)
+
+ps:              ## how its services are
+	@deploy/stack.sh ps $(ARGS)
+
+logs:            ## what they say; ARGS=-f to follow
+	@deploy/stack.sh logs $(ARGS)
+
+build:           ## its images
+	@deploy/stack.sh build $(ARGS)
+
 env: .venv/run   ## print deploy/env.example from the settings
 	@$(BIN)/python -m gateway env
 
@@ -28,4 +43,4 @@ lock: .venv/dev  ## pin the newest versions in requirements/*.lock
 .venv/dev: requirements/dev.lock
 	@$(PYTHON) deploy/environment.py $@ $<
 
-.PHONY: help run test check env lock
+.PHONY: help run test check up down ps logs build env lock

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# `make up down ps logs build`: any Compose verb, on the files that fit this host.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=deploy/preflight.sh
+. deploy/preflight.sh
+
+SERVICES=(gateway tts asr)
+ASK="import http.client as h; c = h.HTTPConnection('127.0.0.1', 9090, timeout=4); c.request('GET', '/ready')
+r = c.getresponse(); print(r.read().decode()); raise SystemExit(r.status != 200)"
+
+export COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-voxgate}
+compose+=(-f compose.yaml)
+if [[ $device == cpu ]]; then compose+=(-f deploy/compose.cpu.yaml); fi
+if [[ -f deploy/.env ]]; then
+  compose+=(--env-file deploy/.env)
+  export SETTINGS=${SETTINGS:-deploy/.env}
+fi
+
+up() {
+  echo "voxgate: ${device^^} ($reason)"
+  pull_what_is_not_ours
+  open_or_seal
+  "${compose[@]}" up -d --remove-orphans "$@"
+  wait_until_ready
+}
+
+# Compose 1.29 would build our engine under the name of a foreign image that is not here yet.
+pull_what_is_not_ours() {
+  local image
+  for image in $("${compose[@]}" config | awk '$1 == "image:" {print $2}'); do
+    if [[ $image != voxgate-* ]] && ! docker image inspect "$image" >/dev/null 2>&1; then docker pull "$image"; fi
+  done
+}
+
+# A network keeps the way out that it was made with: when SEALED has changed, it has to be made again.
+open_or_seal() {
+  local sealed wanted
+  sealed=$(docker network inspect -f '{{.Internal}}' "${COMPOSE_PROJECT_NAME}_downloads" 2>/dev/null) || return 0
+  wanted=$("${compose[@]}" config | awk '/^ ? ?[^ ]/ {here = /^  downloads:/} here && /internal: true/ {yes = 1}
+    END {print yes ? "true" : "false"}')
+  if [[ $sealed != "$wanted" ]]; then
+    echo "voxgate: SEALED has changed, starting anew"
+    "${compose[@]}" down
+  fi
+}
+
+wait_until_ready() {
+  local answer limit=${UP_TIMEOUT:-300}
+  if [[ $device == gpu ]]; then limit=${UP_TIMEOUT:-3600}; fi  # the first start may download models
+  until answer=$(docker exec "$(container gateway)" python -ISc "$ASK" 2>/dev/null); do
+    if ((SECONDS >= limit)); then give_up "not ready after $limit s: $answer"; fi
+    if crashing; then give_up "a service keeps stopping: $answer"; fi
+    sleep 1
+  done
+  echo "voxgate: ready on $("${compose[@]}" port gateway 9090) and $("${compose[@]}" port gateway 8383)"
+}
+
+crashing() {
+  local service
+  for service in "${SERVICES[@]}"; do
+    if [[ $(look "$service" '{{.RestartCount}}') -ge 3 ]]; then return 0; fi
+  done
+  return 1
+}
+
+give_up() {
+  local service state
+  echo "voxgate: $1" >&2
+  for service in "${SERVICES[@]}"; do
+    state=$(look "$service" '{{.State.Status}}, {{.State.Health.Status}}, restarted {{.RestartCount}} times')
+    if [[ $state != "running, healthy,"* ]]; then
+      echo "voxgate: $service is not ready ($state); its last lines:" >&2
+      docker logs --tail 20 "$(container "$service")" 2>&1 | sed 's/^/  /' >&2
+    fi
+  done
+  exit 1
+}
+
+look() { docker inspect -f "$2" "$(container "$1")"; }
+
+container() {
+  docker ps -aq --latest --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
+    --filter "label=com.docker.compose.service=$1"
+}
+
+verb=${1:?"usage: $0 up|down|ps|logs|build [arguments]"}
+shift
+case $verb in
+  up) up "$@" ;;
+  down) "${compose[@]}" down --remove-orphans "$@" ;;
+  *) "${compose[@]}" "$verb" "$@" ;;
+esac
