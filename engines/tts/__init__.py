@@ -1,0 +1,1 @@
+"""Speech synthesis behind CosyVoice's HTTP protocol."""
