@@ -74,10 +74,9 @@ async def shielded(work: Coroutine[Any, Any, T]) -> T:
             cancelled = True
         except BaseException:
             break  # task.result() raises it
-    result = task.result()
     if cancelled:
-        raise asyncio.CancelledError
-    return result
+        raise asyncio.CancelledError from task.exception()
+    return task.result()
 
 
 class SharedWork:

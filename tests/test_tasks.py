@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.errors import ClientGone, EngineBusy
-from gateway.tasks import SharedWork, forever, shielded, task_group, until_gone
+from gateway.tasks import KeyedLocks, SharedWork, forever, shielded, task_group, until_gone
 
 
 async def never() -> None:
@@ -23,7 +23,7 @@ async def settle() -> None:
 
 
 def others() -> set[asyncio.Task[object]]:
-    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+    return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 class TestTaskGroup:
@@ -220,6 +220,18 @@ class TestShielded:
             await task
         assert ended
 
+    async def test_a_cancellation_is_not_lost_when_the_cleanup_fails_which_is_its_cause(self) -> None:
+        async def cleanup() -> None:
+            await asyncio.sleep(0.01)
+            raise EngineBusy
+
+        task = asyncio.create_task(shielded(cleanup()))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert isinstance(caught.value.__cause__, EngineBusy)
+
     async def test_a_cancellation_in_the_tick_of_the_end_is_not_lost(self) -> None:
         async def work() -> None:
             await shielded(asyncio.sleep(0))
@@ -331,6 +343,43 @@ class TestSharedWork:
         assert [type(exc) for exc in found] == [EngineBusy] * 3
         work.go.set()
         assert await shared.run("a", work) == "made 1"
+
+
+class TestKeyedLocks:
+    async def test_the_same_key_is_held_by_one_at_a_time_and_forgotten_after(self) -> None:
+        locks, inside, most = KeyedLocks(), 0, 0
+
+        async def work() -> None:
+            nonlocal inside, most
+            async with locks.hold("a"):
+                inside += 1
+                most = max(most, inside)
+                await asyncio.sleep(0)
+                inside -= 1
+
+        await asyncio.gather(*(work() for _ in range(10)))
+        assert (most, repr(locks)) == (1, "<locks: 0 held>")
+
+    async def test_another_key_does_not_wait(self) -> None:
+        locks = KeyedLocks()
+        async with locks.hold("a"), locks.hold("b"):
+            assert repr(locks) == "<locks: 2 held>"
+
+    async def test_a_waiter_that_leaves_lets_the_next_one_in(self) -> None:
+        locks = KeyedLocks()
+
+        async def work() -> str:
+            async with locks.hold("a"):
+                return "done"
+
+        async with locks.hold("a"):
+            first, second = asyncio.create_task(work()), asyncio.create_task(work())
+            await settle()
+            first.cancel()
+        assert await second == "done"
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert repr(locks) == "<locks: 0 held>"
 
 
 class TestForever:

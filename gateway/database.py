@@ -1,0 +1,186 @@
+"""The database: its tables, its connection and its migrations. SQLite in the data folder now, others by URL later.
+
+Rule 1: a statement here and in its users is plain SQL that PostgreSQL takes too; what is SQLite's own is in _tune.
+Rule 2: work on the database runs to its end even when the one who asked is cancelled, so that every change is whole
+and the connection always goes back clean.
+
+Durability: a commit is in the kernel's hands before it is answered, so kill -9 loses nothing. Against a power cut
+the file stays consistent, but the last seconds may be missing, as they may be from the recordings themselves.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    DateTime,
+    Dialect,
+    Executable,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    event,
+)
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from gateway.cleanup import locked
+from gateway.settings import Settings, SettingsError
+from gateway.tasks import shielded
+
+T = TypeVar("T")
+
+_LOCK_SECONDS = 10
+"""How long one writer waits for another."""
+
+
+class DatabaseUnusable(SettingsError):
+    """One clear line for the operator: the database cannot be opened, or is of a newer version."""
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time: UTC and aware, also where the database keeps no zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+voices = Table(
+    "voices",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("device_id", String(200), nullable=False),
+    Column("repeat_key", String(64), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("prompt_text", Text, nullable=False),
+    Column("digest", String(128), nullable=False, index=True),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    UniqueConstraint("device_id", "repeat_key"),
+)
+
+syntheses = Table(
+    "syntheses",
+    metadata,
+    Column("key", String(128), primary_key=True),
+    Column("file_name", String(200), nullable=False),
+    Column("created_at", Moment, nullable=False, index=True),
+)
+
+
+class Database:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def execute(self, statement: Executable) -> Sequence[Row[Any]]:
+        """One statement in a transaction of its own; the rows it returns."""
+
+        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
+            result = await connection.execute(statement)
+            return result.all() if result.returns_rows else []
+
+        return await self.transact(work)
+
+    async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Runs `work` in one transaction. Begin it with a write if it writes at all: SQLite refuses a reader that
+        becomes a writer after another one has written."""
+        return await shielded(self._transact(work))
+
+    async def _transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async with self._engine.begin() as connection:
+            return await work(connection)
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database at its newest version, closed when the block ends. Raises DatabaseUnusable."""
+    file = settings.data_dir.absolute() / "voxgate.sqlite3"
+    await asyncio.to_thread(_migrate, file)
+    engine = _engine(file)
+    try:
+        yield Database(engine)
+    finally:
+        await shielded(engine.dispose())
+
+
+# Private
+
+
+def _engine(file: Path) -> AsyncEngine:
+    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(file)))
+    event.listen(engine.sync_engine, "connect", _tune)
+    return engine
+
+
+def _tune(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout = {_LOCK_SECONDS * 1000}",  # first: the next one may have to wait
+        "journal_mode = WAL",
+        "synchronous = NORMAL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _migrate(file: Path) -> None:
+    """Blocks. Two processes that start at once migrate one after the other, and the second finds nothing to do."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with locked(file.with_suffix(".lock"), wait=True):
+            asyncio.run(_upgrade(file))
+    except (DBAPIError, OSError) as exc:
+        reason = exc.orig if isinstance(exc, DBAPIError) else exc
+        raise DatabaseUnusable(f"the database {file} cannot be opened: {reason}") from exc
+
+
+async def _upgrade(file: Path) -> None:
+    engine = _engine(file)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(_upgrade_connection, file)
+    finally:
+        await engine.dispose()
+
+
+def _upgrade_connection(connection: Connection, file: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    newer = set(MigrationContext.configure(connection).get_current_heads()) - known
+    if newer:
+        raise DatabaseUnusable(
+            f"the database {file} was made by a newer version of Voxgate (revision {', '.join(sorted(newer))}); "
+            "start that version, or choose another data_dir"
+        )
+    command.upgrade(config, "head")
