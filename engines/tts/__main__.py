@@ -25,7 +25,7 @@ def main() -> None:
         ws="none",
         access_log=False,
         # Told to end, it ends: whoever sends the signal has drained us first, or means to cut us short.
-        timeout_graceful_shutdown=0,
+        timeout_graceful_shutdown=0.5,  # type: ignore[arg-type]  # asyncio takes the fraction
     )
 
 

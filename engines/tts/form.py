@@ -5,6 +5,7 @@ Upstream's fields are required where upstream requires them; `speed` is ours and
 
 from collections.abc import Mapping
 
+from anyio import to_thread
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -84,7 +85,8 @@ async def _file(form: FormData) -> Prompt:
         raise Malformed(f"the file {wire.PROMPT_WAV} is missing")
     if (found.size or 0) > LARGEST_PROMPT:
         raise TooLarge(f"{wire.PROMPT_WAV} is larger than {LARGEST_PROMPT} bytes")
-    return prompt.read(await found.read())
+    # Decoding half a minute of audio is work enough to stall every other stream.
+    return await to_thread.run_sync(prompt.read, await found.read())
 
 
 def _speed(text: object) -> float:

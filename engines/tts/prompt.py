@@ -41,7 +41,7 @@ def _samples(file: wave.Wave_read) -> Samples:
     wide = np.zeros((len(parts), 4), np.uint8)
     wide[:, 4 - width :] = parts
     sound = wide.view("<i4").reshape(frames, channels).mean(axis=1) / 2**31
-    return sound.astype(np.float32)
+    return np.asarray(sound, np.float32)
 
 
 def _loudest(samples: Samples, rate: int) -> float:

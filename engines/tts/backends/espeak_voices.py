@@ -64,5 +64,5 @@ class EspeakVoices:
         if (voice, pitch) not in self._measured:
             text = _SAMPLES.get(voice.partition("+")[0], _ANY_LANGUAGE)
             said = self._espeak.say(text, voice, _NORMAL_PACE, pitch, lambda: False)
-            self._measured[voice, pitch] = measure(said.astype(np.float32) / 32_768, self.sample_rate)
+            self._measured[voice, pitch] = measure(np.divide(said, 32_768, dtype=np.float32), self.sample_rate)
         return self._measured[voice, pitch]

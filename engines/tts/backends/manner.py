@@ -1,5 +1,6 @@
 """How something is to be said, whichever library says it."""
 
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -32,7 +33,8 @@ class Manner:
         """
         if not self.rate or not natural:
             return self.speed
-        return self.speed * min(max((self.rate / natural) ** (1 / response), _SLOWEST), _FASTEST)
+        pull = math.pow(self.rate / natural, 1 / response)
+        return self.speed * min(max(pull, _SLOWEST), _FASTEST)
 
 
 PRESETS = {
