@@ -49,6 +49,7 @@ wait_until_ready() {
   local answer limit=${UP_TIMEOUT:-300}
   if [[ $device == gpu ]]; then limit=${UP_TIMEOUT:-3600}; fi  # the first start may download models
   until answer=$(docker exec "$(container gateway)" python -ISc "$ASK" 2>/dev/null); do
+    answer=${answer:-the gateway does not answer}
     if ((SECONDS >= limit)); then give_up "not ready after $limit s: $answer"; fi
     if crashing; then give_up "a service keeps stopping: $answer"; fi
     sleep 1
@@ -57,9 +58,10 @@ wait_until_ready() {
 }
 
 crashing() {
-  local service
+  local service state
   for service in "${SERVICES[@]}"; do
-    if [[ $(look "$service" '{{.RestartCount}}') -ge 3 ]]; then return 0; fi
+    state=$(look "$service" '{{.State.Status}} {{.RestartCount}}')
+    if [[ $state == restarting* && ${state#* } -ge 3 ]]; then return 0; fi
   done
   return 1
 }
