@@ -65,8 +65,10 @@ class Settings(BaseModel):
     """Requests that may wait for a slot; the next one is refused with 503."""
     speak_sample_rate: int | None = Field(default=None, ge=8000, le=192000)
     """Rate in Hz of a synthesis engine that does not state it (stock CosyVoice: 22050 for 300M, 24000 for 2 and 3)."""
+    presets: Names = ("中文女", "中文男", "日语男", "粤语女", "英文女", "英文男", "韩语女")
+    """Voices that the synthesis engine knows by name, comma-separated."""
     default_voice: str = "中文女"
-    """The engine's preset that the name `default` stands for."""
+    """The preset that the name `default` stands for."""
 
     transcribe_engine: str = "funasr_http"
     """Adapter for recognition, a key of gateway/adapters REGISTRY."""
@@ -102,6 +104,9 @@ class Settings(BaseModel):
     """Longest recording accepted for recognition."""
     file_ttl: Seconds = 24 * 3600.0
     """How long a synthesised file can be downloaded."""
+    answer_pulse: Seconds = 45.0
+    """A JSON answer that takes longer than this begins with blanks, one each time, so that the client's idle timeout
+    does not end a long synthesis."""
     repeat_window: Seconds = 600.0
     """A synthesis asked again within this time is answered with the file already made."""
 

@@ -54,10 +54,7 @@ class until_gone:
     ) -> None:
         self._left = True
         self._watch.cancel()
-        ours = self._gone and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
-        if not self._watch.done():
-            await shielded(_ended(self._watch))
-        if ours:
+        if self._gone and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise ClientGone("the client hung up") from None
 
 

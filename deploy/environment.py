@@ -1,0 +1,30 @@
+"""Makes the virtual environment .venv from a lock file. `make` calls it: environment.py STAMP LOCK.
+
+Needs nothing but Python ≥ 3.11 with venv; every download is checked against the lock's hashes.
+"""
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+
+def main(stamp: str, lock: str) -> int:
+    if sys.version_info < (3, 11):
+        print(f"voxgate needs Python 3.11 or newer, this is {sys.version.split()[0]}; try: make run PYTHON=python3.12")
+        return 1
+    folder = Path(stamp).parent
+    python = folder / "bin" / "python"
+    if not python.exists():
+        print(f"making {folder} …", flush=True)
+        venv.create(folder, with_pip=True)
+    print(f"installing {lock} …", flush=True)
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
+    done = subprocess.run([*pip, "install", "--require-hashes", "--no-deps", "--requirement", lock], check=False)
+    if done.returncode == 0:
+        Path(stamp).touch()
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,50 @@
+"""The command line: `voxgate serve | run | env | openapi`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from gateway import __version__
+from gateway.settings import Settings, SettingsError, add_flags, env_example, load
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("voxgate", description="One small gateway in front of swappable speech engines.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_flags(commands.add_parser("serve", help="the gateway alone; its engines are elsewhere"))
+    add_flags(commands.add_parser("run", help="the gateway and the embedded engines: no GPU, no Docker"))
+    commands.add_parser("env", help="print every setting, for deploy/env.example")
+    commands.add_parser("openapi", help="print the API document")
+    flags = vars(parser.parse_args(argv))
+    command = flags.pop("command")
+    try:
+        return _print(command) if command in ("env", "openapi") else _start(command, load(flags))
+    except SettingsError as exc:
+        print(f"voxgate: {exc}", file=sys.stderr)
+        return 2
+
+
+def _start(command: str, settings: Settings) -> int:
+    if command == "serve":
+        from gateway.serve import serve  # the supervisor does without these imports
+
+        return serve(settings)
+    from gateway.supervise import run
+
+    return run(settings)
+
+
+def _print(command: str) -> int:
+    if command == "env":
+        print(env_example(), end="")
+    else:
+        from gateway.app import build
+
+        print(json.dumps(build(Settings()).app.rest.openapi(), ensure_ascii=False, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

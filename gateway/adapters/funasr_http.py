@@ -1,0 +1,46 @@
+"""Recognition by an engine that serves POST /api/transcribe: the Fun-Audio-Chat stack's, or ours."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.adapters import http as engine_http
+from gateway.adapters.http1 import Client, Connection
+from gateway.errors import EngineBroke
+from gateway.events import Transcript
+from gateway.settings import Settings
+from gateway.verbs import EngineHealth, Transcribe, Transcriber
+from gateway.wire import funasr_http as wire
+from gateway.wire import multipart
+
+_ANSWER_BYTES = 16 * 1024 * 1024
+
+
+class FunAsrHttp:
+    def __init__(self, url: str, http: Client, settings: Settings) -> None:
+        self.url = url.rstrip("/")
+        self._http = http
+
+    @asynccontextmanager
+    async def session(self, job: Transcribe) -> AsyncIterator[AsyncIterator[Transcript]]:
+        fields = {wire.LANGUAGE: job.language, wire.HOTWORDS: ",".join(job.hotwords)}
+        given = {name: value for name, value in fields.items() if value}
+        form = multipart.envelope(given, wire.AUDIO, "audio.wav", "audio/wav")
+        headers = b"content-type: %b\r\n" % form.content_type
+        async with engine_http.post(
+            self._http, self.url, wire.PATH, headers, [form.before, form.after], job.audio.path
+        ) as answer:
+            yield _transcript(answer)
+
+    async def health(self) -> EngineHealth:
+        return await engine_http.health(self._http, self.url)
+
+
+async def _transcript(answer: Connection) -> AsyncIterator[Transcript]:
+    try:
+        text, language = wire.read_result(await answer.body(_ANSWER_BYTES))
+    except ValueError as exc:
+        raise EngineBroke("the engine's answer is not a transcript") from exc
+    yield Transcript(text, language)
+
+
+_: type[Transcriber] = FunAsrHttp

@@ -1,0 +1,122 @@
+"""What adapters of HTTP engines share: a POST whose answer is accepted or explained, and the question for health."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from gateway.adapters.http1 import Client, Connection
+from gateway.errors import (
+    BadRequest,
+    EngineBroke,
+    EngineBusy,
+    EngineError,
+    EngineUnavailable,
+    GatewayError,
+)
+from gateway.settings import Settings
+from gateway.verbs import EngineHealth, State
+from gateway.wire import engine_health, funasr_http
+
+_ERROR_BYTES = 16 * 1024
+_HEALTH_SECONDS = 2.0
+_UPLOAD_CHUNK = 256 * 1024
+
+
+def client(settings: Settings) -> Client:
+    """The one client of the process."""
+    return Client(
+        connect=settings.engine_connect_timeout,
+        idle=settings.engine_idle_timeout,
+        total=settings.engine_total_timeout,
+    )
+
+
+@asynccontextmanager
+async def post(
+    http: Client,
+    base: str,
+    path: str,
+    headers: bytes,
+    body: Sequence[bytes],
+    file: Path | None = None,
+) -> AsyncIterator[Connection]:
+    """A POST whose answer is 200 and still streaming. Leaving early closes the connection: the engine sees it.
+
+    body: the parts of it; with `file`, that file's content goes between the first and the second.
+    A kept connection may have been closed by the engine in the moment of its reuse; then, once, a new one is opened.
+    """
+    while True:
+        connection = await _send(http, base, path, headers, body, file)
+        try:
+            await connection.head()
+            break
+        except EngineUnavailable:
+            connection.abort()
+            if not connection.used:
+                raise
+        except BaseException:
+            connection.abort()
+            raise
+    try:
+        if connection.status != 200:
+            raise refusal(
+                connection.status, await connection.body(_ERROR_BYTES), connection.headers.get(b"retry-after", b"")
+            )
+        yield connection
+    finally:
+        http.give_back(connection)
+
+
+async def _send(
+    http: Client, base: str, path: str, headers: bytes, body: Sequence[bytes], file: Path | None
+) -> Connection:
+    if file is None:
+        return await http.send(base, b"POST", path, headers, body)
+    before, after = body
+    with await asyncio.to_thread(file.open, "rb") as content:
+        size = file.stat().st_size
+        connection = await http.send(base, b"POST", path, headers, [before], more=size + len(after))
+        try:
+            await _upload(connection, content)
+            connection.write([after])
+        except BaseException:
+            connection.abort()
+            raise
+    return connection
+
+
+async def _upload(connection: Connection, content: BinaryIO) -> None:
+    while not connection.headed and (chunk := await asyncio.to_thread(content.read, _UPLOAD_CHUNK)):
+        connection.write([chunk])
+        await connection.drain()
+
+
+def refusal(status: int, body: bytes, retry_after: bytes) -> GatewayError:
+    """What an engine's own refusal means. Its words about a caller's mistake are the caller's to read."""
+    says = funasr_http.read_error(body)
+    if status in (400, 413, 415, 422) and says:
+        return BadRequest(says, code="engine_refused")
+    if status in (429, 503):
+        wait = int(retry_after) if retry_after.isdigit() else EngineBusy.retry_after
+        return EngineBusy(f"the engine cannot take it now: {says or status}", retry_after=wait)
+    return EngineBroke(f"the engine answered {status}: {says}" if says else f"the engine answered {status}")
+
+
+async def health(http: Client, base: str) -> EngineHealth:
+    """What `GET /health` of an engine says. Never raises for one that is down."""
+    try:
+        async with asyncio.timeout(_HEALTH_SECONDS):
+            connection = await http.send(base, b"GET", engine_health.PATH)
+            try:
+                await connection.head()
+                answer = await connection.body(_ERROR_BYTES)
+            finally:
+                http.give_back(connection)
+    except TimeoutError:
+        return EngineHealth(State.DOWN, reason=f"no answer within {_HEALTH_SECONDS:g} s")
+    except EngineError as exc:
+        return EngineHealth(State.DOWN, reason=str(exc))
+    report = engine_health.decode(connection.status, answer)
+    return EngineHealth(State(report.state), report.model, report.device, report.reason)

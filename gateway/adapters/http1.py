@@ -1,0 +1,287 @@
+"""HTTP/1.1 to engines: one request at a time on each connection, the answer streamed, connections kept and used again.
+
+Why our own: this is the hot path, and a general client costs more here than all the rest of the gateway together
+(`make bench` shows it). It does what engines need and no more: no redirects, no cookies, no compression, no proxies.
+
+Rule 1: an answer is complete only when its own framing says so; a connection that ends before that is EngineBroke.
+Rule 2: leaving an answer before its end closes the connection, which is how the engine learns that nobody listens.
+"""
+
+import asyncio
+import ssl
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from gateway.errors import EngineBroke, EngineError, EngineTimeout, EngineUnavailable
+
+_HIGH_WATER = 256 * 1024
+"""Bytes read ahead of the consumer; above it the engine's connection is not read."""
+_HEAD_BYTES = 64 * 1024
+_IDLE_KEPT = 30.0
+_TICK = 0.5
+
+
+class Client:
+    """The connections of one process to its engines. Times in seconds."""
+
+    def __init__(self, *, connect: float, idle: float, total: float) -> None:
+        self._connect, self._idle, self._total = connect, idle, total
+        self._kept: dict[str, list[Connection]] = defaultdict(list)
+        self._all: set[Connection] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        kept = sum(len(connections) for connections in self._kept.values())
+        return f"<engine connections: {len(self._all) - kept} busy, {kept} kept>"
+
+    async def __aenter__(self) -> "Client":
+        self._loop = asyncio.get_running_loop()
+        self._tick()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(self._all):
+            connection.abort()
+        await asyncio.sleep(0)  # connection_lost arrives in the next round
+
+    async def send(
+        self, base: str, method: bytes, path: str, headers: bytes = b"", body: Sequence[bytes] = (), more: int = 0
+    ) -> "Connection":
+        """A connection on which the head and `body` have been written; `more` bytes of body are still to come.
+
+        base: "http://host:port", with a path prefix or not. headers: whole lines. Raises EngineUnavailable.
+        """
+        host, prefix = _split(base)
+        size = sum(map(len, body)) + more
+        length = b"content-length: %d\r\n" % size if size or method == b"POST" else b""
+        target = (prefix + path).encode()
+        head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (method, target, host, length, headers)
+        connection = self._take(base) or await self._open(base)
+        connection.begin(self._loop.time())
+        connection.write([head, *body])
+        return connection
+
+    def give_back(self, connection: "Connection") -> None:
+        """After an answer: kept for the next request, or closed when it is not at its end."""
+        if connection.reusable():
+            connection.since = self._loop.time()
+            self._kept[connection.base].append(connection)
+        else:
+            connection.abort()
+
+    def forget(self, connection: "Connection") -> None:
+        self._all.discard(connection)
+        if connection in (kept := self._kept[connection.base]):
+            kept.remove(connection)
+
+    # Private
+
+    def _take(self, base: str) -> "Connection | None":
+        kept = self._kept[base]
+        return kept.pop() if kept else None
+
+    async def _open(self, base: str) -> "Connection":
+        parts = urlsplit(base)
+        secure = ssl.create_default_context() if parts.scheme == "https" else None
+        try:
+            async with asyncio.timeout(self._connect):
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self, base),
+                    parts.hostname or "",
+                    parts.port or (443 if secure else 80),
+                    ssl=secure,
+                )
+        except TimeoutError:
+            raise EngineUnavailable(f"the engine does not accept a connection within {self._connect:g} s") from None
+        except OSError as exc:
+            raise EngineUnavailable(f"the engine cannot be reached ({type(exc).__name__})") from exc
+        self._all.add(connection)
+        return connection
+
+    def _tick(self) -> None:
+        """One timer for all connections: far cheaper than one for each read."""
+        now = self._loop.time()
+        for connection in list(self._all):
+            connection.check(now, idle=self._idle, total=self._total, kept=_IDLE_KEPT)
+        self._timer = self._loop.call_later(_TICK, self._tick)
+
+
+class Connection(asyncio.Protocol):
+    """One connection, and on it one answer at a time."""
+
+    def __init__(self, client: Client, base: str) -> None:
+        self.base = base
+        self.since = 0.0
+        self.used = False
+        """Whether it has carried an answer before this one."""
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._lost = self._busy = False
+
+    def begin(self, now: float) -> None:
+        """Makes ready for one request."""
+        self._parser = httptools.HttpResponseParser(self)
+        self._buffer: list[bytes] = []
+        self._buffered = self._head_bytes = 0
+        self._error: EngineError | None = None
+        self._reading = True
+        self._busy, self.headed, self.complete, self._framed = True, False, False, False
+        self.status, self.headers = 0, {}
+        self.since = self._started = now
+
+    headers: dict[bytes, bytes]
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        self._transport.writelines(pieces)
+
+    async def drain(self) -> None:
+        """Waits while the engine is slower than the upload."""
+        if self._writable is not None:
+            await self._writable
+
+    async def head(self) -> None:
+        """Waits for status and headers. Raises EngineUnavailable where the connection ends without a byte of them."""
+        while not self.headed:
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """The next piece of the body, whatever has arrived; empty at its end. Raises EngineBroke, EngineTimeout."""
+        while not self._buffer:
+            if self.complete:
+                return b""
+            await self._wait()
+        piece = self._buffer[0] if len(self._buffer) == 1 else b"".join(self._buffer)
+        self._buffer.clear()
+        self._buffered = 0
+        if not self._reading and not self.complete:
+            self._reading = True
+            self._transport.resume_reading()
+        return piece
+
+    async def body(self, limit: int) -> bytes:
+        """The first `limit` bytes of the body, or all of it."""
+        found = bytearray()
+        while len(found) < limit and (piece := await self.read()):
+            found += piece
+        return bytes(found[:limit])
+
+    def reusable(self) -> bool:
+        return self.complete and not self._lost and not self._busy and not self._transport.is_closing()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def check(self, now: float, *, idle: float, total: float, kept: float) -> None:
+        """Called about twice a second: ends what has been silent, or running, or kept, for too long."""
+        if self._busy and self._waiter is not None and now - self.since > idle:
+            self._fail(EngineTimeout(f"the engine was silent for {idle:g} s"))
+        elif self._busy and now - self._started > total:
+            self._fail(EngineTimeout(f"the engine took longer than {total:g} s"))
+        elif not self._busy and now - self.since > kept:
+            self.abort()
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self.since = self._loop.time()
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, error: EngineError) -> None:
+        if self._error is None and not self.complete:
+            self._error = error
+        self._transport.abort()
+        self._wake()
+
+    # Callbacks of the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass of it
+
+    def data_received(self, data: bytes) -> None:
+        if not self._busy:  # an answer that nobody asked for
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            self._fail(EngineBroke(f"the engine's answer is not HTTP ({exc})"))
+        if self._buffered > _HIGH_WATER and self._reading and not self.complete:
+            self._reading = False
+            self._transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._client.forget(self)
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        if self._busy and not self.complete and self._error is None:
+            self._error = (
+                EngineBroke("the engine broke off its answer")
+                if self.headed
+                else EngineUnavailable("the engine closed the connection without an answer")
+            )
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # Callbacks of the parser
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > _HEAD_BYTES:
+            self._fail(EngineBroke("the engine's answer has an endless head"))
+        self.headers[name] = value
+        self._framed = self._framed or name in (b"content-length", b"transfer-encoding")
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        if not self._framed:
+            self._fail(EngineBroke("the engine's answer has no length: its end could not be told from a crash"))
+        self.headed = True
+
+    def on_body(self, body: bytes) -> None:
+        self._buffer.append(body)
+        self._buffered += len(body)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+        self._busy = False
+        self.used = True
+        if not self._parser.should_keep_alive():
+            self._transport.close()
+
+
+def _split(base: str) -> tuple[bytes, str]:
+    """(host header, path prefix) of a base URL."""
+    if base not in _SPLIT:
+        parts = urlsplit(base)
+        _SPLIT[base] = (parts.netloc.encode(), parts.path.rstrip("/"))
+    return _SPLIT[base]
+
+
+_SPLIT: dict[str, tuple[bytes, str]] = {}
+"""Bounded by the settings: one entry for each engine address."""

@@ -1,0 +1,168 @@
+"""The application: what is built at start and closed at the end, and which endpoint answers which path.
+
+The streaming paths are raw ASGI and found by one dictionary look-up before FastAPI is asked, which serves the JSON
+routes and the API document.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from gateway import __version__, adapters, apidoc, cleanup
+from gateway.adapters.http import client
+from gateway.admission import Gate
+from gateway.database import open_database
+from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound
+from gateway.exchange import JSON, Endpoint, Receive, Scope, Send
+from gateway.files import Downloads, Files
+from gateway.normalise import Decoder
+from gateway.repeats import Repeats
+from gateway.replicas import Replicas
+from gateway.settings import Settings
+from gateway.state import State
+from gateway.surfaces import desktop, downloads, funaudio, service, voices
+from gateway.tasks import KeyedLocks, SharedWork, forever, task_group
+from gateway.voices import Voices
+
+log = structlog.get_logger(__name__)
+_SWEEP_SECONDS = 600.0
+
+
+class Door:
+    """Every request of both public ports enters here."""
+
+    def __init__(self, rest: FastAPI) -> None:
+        self.rest = rest
+        self._direct = {
+            ("POST", "/v1/voices/train"): Endpoint(desktop.train, desktop.shape),
+            ("POST", "/v1/tts"): Endpoint(desktop.tts, desktop.shape),
+            ("POST", "/api/transcribe"): Endpoint(funaudio.transcribe, funaudio.shape),
+            ("POST", "/api/synthesize"): Endpoint(funaudio.synthesize, funaudio.shape),
+        }
+        self._allowed = {path: method for method, path in self._direct} | {downloads.PREFIX: "GET, HEAD"}
+        self._download = Endpoint(downloads.download, desktop.shape)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            endpoint = self._direct.get((scope["method"], scope["path"]))
+            if endpoint is None and scope["path"].startswith(downloads.PREFIX) and scope["method"] in ("GET", "HEAD"):
+                endpoint = self._download
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+                return
+        await self.rest(scope, receive, send)  # type: ignore[arg-type]
+
+    def allowed(self, path: str) -> str:
+        """The methods of a direct path, for 405; empty where the path is none."""
+        return self._allowed.get(downloads.PREFIX if path.startswith(downloads.PREFIX) else path, "")
+
+
+def build(settings: Settings) -> Any:
+    """The ASGI application. Raises SettingsError where a setting names what does not exist."""
+    adapters.check(settings)
+    rest = FastAPI(
+        title="Voxgate",
+        version=__version__,
+        summary="One small gateway in front of swappable speech engines.",
+        lifespan=partial(lifespan, settings=settings),
+        redirect_slashes=False,
+    )
+    rest.include_router(service.router)
+    rest.include_router(voices.router)
+    door = Door(rest)
+    rest.add_exception_handler(GatewayError, partial(_refuse, door))
+    rest.add_exception_handler(RequestValidationError, partial(_refuse, door))
+    rest.add_exception_handler(HTTPException, partial(_refuse, door))
+    rest.openapi = apidoc.with_direct_paths(rest.openapi)  # type: ignore[method-assign]
+    return CORSMiddleware(
+        door,  # type: ignore[arg-type]
+        allow_origins=settings.cors_origins,
+        allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
+        allow_headers=("*",),
+        expose_headers=("content-range", "x-sample-rate", "retry-after"),
+    )
+
+
+async def _refuse(door: Door, request: Request, exc: Exception) -> Response:
+    """Failures of the JSON routes, and of paths that nobody serves, in the desktop client's shape."""
+    headers = {}
+    if isinstance(exc, RequestValidationError):
+        first = exc.errors()[0]
+        exc = BadRequest(f"{'.'.join(str(part) for part in first['loc'][1:])}: {first['msg']}")
+    elif isinstance(exc, HTTPException):
+        allow = door.allowed(request.url.path) or (exc.headers or {}).get("Allow", "")
+        headers = {"allow": allow} if allow else {}
+        exc = MethodNotAllowed(f"use {allow}") if allow else NotFound(f"there is no {request.url.path[:200]}")
+    assert isinstance(exc, GatewayError)
+    if exc.retry_after is not None:
+        headers["retry-after"] = str(exc.retry_after)
+    return Response(desktop.shape(exc), exc.status, headers, JSON.decode())
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
+    async with AsyncExitStack() as stack:
+        state = await _state(settings, stack)
+        tasks = await stack.enter_async_context(task_group())
+        watch = [
+            tasks.create_task(forever(replicas.refresh, settings.health_interval, _failed("health")))
+            for replicas in state["verbs"].values()
+        ]
+        watch.append(tasks.create_task(forever(partial(_sweep, state), _SWEEP_SECONDS, _failed("sweep"))))
+        try:
+            yield state
+        finally:
+            for task in watch:
+                task.cancel()
+
+
+async def _state(settings: Settings, stack: AsyncExitStack) -> State:
+    scratch = stack.enter_context(cleanup.scratch_root(settings.scratch))
+    database = await stack.enter_async_context(open_database(settings))
+    files = Files(settings)
+    http = await stack.enter_async_context(client(settings))
+    speak = Replicas(
+        "tts",
+        settings.speak_engine,
+        adapters.speakers(settings, http),
+        slots=settings.speak_slots,
+        queue=settings.speak_queue,
+    )
+    transcribe = Replicas(
+        "asr",
+        settings.transcribe_engine,
+        adapters.transcribers(settings, http),
+        slots=settings.transcribe_slots,
+        queue=settings.transcribe_queue,
+    )
+    return State(
+        settings=settings,
+        scratch=scratch,
+        speak=speak,
+        transcribe=transcribe,
+        verbs={"tts": speak, "asr": transcribe},
+        decoder=Decoder(settings),
+        decoding=Gate("decode", settings.decode_slots, settings.decode_queue),
+        voices=Voices(database, files),
+        downloads=Downloads(files, settings),
+        repeats=Repeats(database),
+        syntheses=SharedWork(),
+        references=KeyedLocks(),
+    )
+
+
+async def _sweep(state: State) -> None:
+    await state["downloads"].sweep()
+    await state["voices"].sweep()
+    await state["repeats"].sweep(state["settings"].repeat_window)
+
+
+def _failed(work: str) -> Any:
+    return lambda exc: log.error("background work failed", work=work, error=f"{type(exc).__name__}: {exc}")

@@ -1,0 +1,49 @@
+"""What the gateway says of itself and of its engines.
+
+The engines are asked in the background; answering never waits for one.
+"""
+
+from typing import Any
+
+from gateway import __version__
+from gateway.replicas import Replicas
+from gateway.verbs import State
+
+Verbs = dict[str, Replicas[Any, Any]]
+"""The engines by the name that clients and compose.yaml use: tts, asr."""
+
+
+def report(verbs: Verbs) -> dict[str, Any]:
+    """The body of GET /health: one that every client family reads as healthy while the gateway itself serves.
+
+    `message` and `status` speak of the gateway, `ready` and `engines` of what stands behind it.
+    """
+    return {
+        "status": "healthy",
+        "message": "ok",
+        "version": __version__,
+        "ready": not unready(verbs),
+        "engines": {name: _engine(replicas) for name, replicas in verbs.items()},
+    }
+
+
+def unready(verbs: Verbs) -> list[str]:
+    return [name for name, replicas in verbs.items() if replicas.health().state is not State.READY]
+
+
+def _engine(replicas: Replicas[Any, Any]) -> dict[str, Any]:
+    best = replicas.health()
+    body: dict[str, Any] = {"state": str(best.state), "adapter": replicas.adapter, "model": best.model}
+    body |= {name: value for name, value in (("device", best.device), ("reason", best.reason)) if value}
+    gate = replicas.gate
+    return body | {
+        "running": gate.running,
+        "waiting": gate.waiting,
+        "slots": gate.slots,
+        "replicas": [_replica(member.health, member.running) for member in replicas.members],
+    }
+
+
+def _replica(health: Any, running: int) -> dict[str, Any]:
+    """Addresses stay inside: they are the operator's, and this answer is public."""
+    return {"state": str(health.state), "running": running} | ({"reason": health.reason} if health.reason else {})

@@ -1,0 +1,45 @@
+"""Log lines: JSON for collectors, readable on a terminal. User speech and text are never logged at info or above."""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+
+_OURS = "ASGI callable returned without completing response."
+"""uvicorn's words for a transfer that we broke off on purpose, and have logged ourselves."""
+
+
+def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
+    """For this process, our lines and the libraries' alike, on stdout."""
+    readable = form == "console" or (form == "auto" and sys.stdout.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    render: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.processors.format_exc_info,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.processors.format_exc_info],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() != _OURS)
+    for chatty in ("alembic", "aiosqlite", "asyncio", "uvicorn.error"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))

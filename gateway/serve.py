@@ -1,0 +1,74 @@
+"""The gateway process: two public ports, one application."""
+
+import asyncio
+import socket
+import sys
+from typing import Any
+
+import structlog
+import uvicorn
+
+from gateway import logs
+from gateway.app import build
+from gateway.settings import Settings, SettingsError
+
+log = structlog.get_logger(__name__)
+_BACKLOG = 2048
+
+
+def serve(settings: Settings) -> int:
+    """Serves until SIGTERM or Ctrl-C; gives the exit status. Raises SettingsError."""
+    logs.configure(settings.log_level, settings.log_format)
+    app = build(settings)
+    ports = [settings.port, settings.avatar_port]
+    if ports[0] == ports[1] != 0:
+        ports.pop()
+    sockets = [listen(settings.host, port) for port in ports]
+    server = Server(configuration(app, settings))
+    log.info("listening", host=settings.host, ports=[one.getsockname()[1] for one in sockets])
+    try:
+        with asyncio.Runner(loop_factory=uvicorn.Config(app).get_loop_factory()) as runner:
+            runner.run(server.serve(sockets))
+    except KeyboardInterrupt:
+        pass
+    return 0 if server.started else 1
+
+
+class Server(uvicorn.Server):
+    """uvicorn, without its banner."""
+
+    def _log_started_message(self, listeners: Any) -> None:
+        pass
+
+
+def configuration(app: Any, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        ws="websockets-sansio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        date_header=True,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
+        lifespan="on",
+        backlog=_BACKLOG,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises SettingsError, in the operator's words, where the port cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+        found.listen(_BACKLOG)
+    except OSError as exc:
+        found.close()
+        raise SettingsError(f"port {port} on {host} cannot be opened: {exc.strerror}") from None
+    found.set_inheritable(True)
+    return found

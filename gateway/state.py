@@ -1,0 +1,32 @@
+"""What the lifespan builds and every request may use: one typed bag, nothing global."""
+
+from pathlib import Path
+from typing import TypedDict
+
+from gateway.admission import Gate
+from gateway.events import Audio, Transcript
+from gateway.files import Downloads
+from gateway.health import Verbs
+from gateway.normalise import Decoder
+from gateway.repeats import Repeats
+from gateway.replicas import Replicas
+from gateway.settings import Settings
+from gateway.tasks import KeyedLocks, SharedWork
+from gateway.verbs import Speak, Transcribe
+from gateway.voices import Voices
+
+
+class State(TypedDict):
+    settings: Settings
+    scratch: Path
+    """Parent of every request's workspace."""
+    speak: Replicas[Speak, Audio]
+    transcribe: Replicas[Transcribe, Transcript]
+    verbs: Verbs
+    decoder: Decoder
+    decoding: Gate
+    voices: Voices
+    downloads: Downloads
+    repeats: Repeats
+    syntheses: SharedWork
+    references: KeyedLocks

@@ -1,0 +1,78 @@
+"""The last step: a session's audio on its way to the client, or to a file."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.errors import EngineBroke, EngineTimeout
+from gateway.events import Audio
+from gateway.exchange import Exchange
+from gateway.wire import wav
+
+_WRITE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A finished WAV file, mono s16le."""
+
+    path: Path
+    sample_rate: int
+    """Hz."""
+    frames: int
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate
+
+
+async def wav_answer(http: Exchange, events: AsyncIterator[Audio], *, idle: float) -> None:
+    """Streams a WAV of unknown length; its first bytes leave with the engine's first piece.
+
+    idle: longest silence, in seconds, of the engine or of a client that does not read.
+    """
+    rate = 0
+    try:
+        async with asyncio.timeout(idle) as watch:
+            loop = asyncio.get_running_loop()
+            async for piece in events:
+                if not rate:
+                    rate = piece.sample_rate
+                    await http.start(200, b"audio/wav", [(b"x-sample-rate", b"%d" % rate)])
+                    await http.write(wav.header(rate) + piece.pcm)
+                else:
+                    await http.write(_same_rate(piece, rate))
+                watch.reschedule(loop.time() + idle)
+    except TimeoutError:
+        raise EngineTimeout(f"no audio moved for {idle:g} s") from None
+    await http.end()
+
+
+async def wav_file(events: AsyncIterator[Audio], path: Path) -> Spoken:
+    """Writes the audio to `path` as it arrives, never holding more than a piece of it; the header comes last."""
+    rate = frames = pending = 0
+    chunks: list[bytes] = []
+    with await asyncio.to_thread(path.open, "wb") as file:
+        file.write(bytes(wav.HEADER_BYTES))
+        async for piece in events:
+            rate = rate or piece.sample_rate
+            chunks.append(_same_rate(piece, rate))
+            frames += len(piece.pcm) // 2
+            pending += len(piece.pcm)
+            if pending >= _WRITE_BYTES:
+                await asyncio.to_thread(file.writelines, chunks)
+                chunks, pending = [], 0
+        await asyncio.to_thread(file.writelines, chunks)
+        if not frames:
+            raise EngineBroke("the engine gave no audio for this text")
+        file.seek(0)
+        file.write(wav.header(rate, frames))
+        await asyncio.to_thread(file.flush)
+    return Spoken(path, rate, frames)
+
+
+def _same_rate(piece: Audio, rate: int) -> bytes:
+    if piece.sample_rate != rate:
+        raise EngineBroke(f"the engine changed its sample rate from {rate} to {piece.sample_rate} Hz")
+    return piece.pcm

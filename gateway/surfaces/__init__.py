@@ -1,0 +1,1 @@
+"""One module per client family: requests become verbs, events become that family's bytes."""

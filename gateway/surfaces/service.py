@@ -1,0 +1,56 @@
+"""What operators and monitors ask: is the gateway alive, and are its engines ready."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from gateway import health
+from gateway.errors import EngineUnavailable
+
+router = APIRouter(tags=["service"])
+
+
+class ReplicaHealth(BaseModel):
+    state: str
+    running: int
+    reason: str | None = None
+
+
+class VerbHealth(BaseModel):
+    state: str
+    adapter: str
+    model: str
+    device: str | None = None
+    reason: str | None = None
+    running: int
+    waiting: int
+    slots: int
+    replicas: list[ReplicaHealth]
+
+
+class Health(BaseModel):
+    status: str
+    message: str
+    version: str
+    ready: bool
+    engines: dict[str, VerbHealth]
+
+
+class Ready(BaseModel):
+    status: str
+
+
+@router.get("/health", response_model=Health, response_model_exclude_none=True)
+async def alive(request: Request) -> Any:
+    """200 while the gateway serves, whatever its engines do; `ready` and `engines` say how they are."""
+    return health.report(request.state.verbs)
+
+
+@router.get("/ready", response_model=Ready)
+async def ready(request: Request, response: Response) -> Any:
+    """200 once every engine is ready, else 503 with Retry-After, naming the ones that are not."""
+    missing = health.unready(request.state.verbs)
+    if missing:
+        raise EngineUnavailable(f"not ready: {', '.join(missing)}", code="not_ready", retry_after=2)
+    return {"status": "ready"}

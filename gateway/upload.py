@@ -1,0 +1,167 @@
+"""Multipart uploads, saved as they arrive: bounded, hashed, and written outside the event loop."""
+
+import asyncio
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from gateway.errors import BadRequest
+from gateway.exchange import Exchange
+
+FIELD_BYTES = 64 * 1024
+MAX_PARTS = 64
+_WRITE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    path: Path
+    size: int
+    digest: str
+    """sha256 of the content, hex."""
+    filename: str
+    """What the client called it; never used as a path."""
+
+
+@dataclass(slots=True)
+class Form:
+    fields: dict[str, str] = field(default_factory=dict)
+    files: dict[str, Saved] = field(default_factory=dict)
+
+
+async def save(http: Exchange, *, into: Path, files: Collection[str], limit: int, idle: float) -> Form:
+    """The request's form. The parts named in `files` are written below `into`, other files are dropped.
+
+    limit: bytes of the whole body; idle: seconds. Raises TooLarge, BadRequest, ClientGone.
+    """
+    kind, options = parse_options_header(http.header(b"content-type").decode("latin-1"))
+    if kind != b"multipart/form-data" or not options.get(b"boundary"):
+        raise BadRequest("send multipart/form-data", code="not_multipart")
+    reader = _Reader(into, files)
+    try:
+        parser = MultipartParser(options[b"boundary"], reader.callbacks())  # type: ignore[arg-type]
+        async for piece in http.chunks(limit, idle):
+            parser.write(piece)
+            if reader.pending >= _WRITE_BYTES:
+                await asyncio.to_thread(reader.flush)
+        parser.finalize()
+        form = await asyncio.to_thread(reader.finish)
+    except FormParserError as exc:
+        raise BadRequest(f"a malformed multipart body: {exc}", code="bad_multipart") from None
+    finally:
+        reader.close()
+    if not reader.ended:
+        raise BadRequest("the multipart body ends before its last boundary", code="bad_multipart")
+    return form
+
+
+@dataclass(slots=True)
+class _File:
+    path: Path
+    filename: str
+    handle: BinaryIO
+    chunks: list[bytes] = field(default_factory=list)
+    size: int = 0
+    hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+
+class _Reader:
+    """Callbacks of the parser: collects fields, and file content for `flush` to write in a thread."""
+
+    def __init__(self, into: Path, wanted: Collection[str]) -> None:
+        self._form = Form()
+        self.pending = 0
+        self.ended = False
+        self._into, self._wanted = into, wanted
+        self._files: dict[str, _File] = {}
+        self._parts = 0
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_name,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._data,
+            "on_part_end": self._part_end,
+            "on_end": self._end,
+        }
+
+    def flush(self) -> None:
+        for file in self._files.values():
+            for chunk in file.chunks:
+                file.hash.update(chunk)
+                file.handle.write(chunk)
+            file.chunks.clear()
+        self.pending = 0
+
+    def finish(self) -> Form:
+        self.flush()
+        for name, file in self._files.items():
+            self._form.files[name] = Saved(file.path, file.size, file.hash.hexdigest(), file.filename)
+        return self._form
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.handle.close()
+
+    # Private
+
+    def _begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise BadRequest(f"more than {MAX_PARTS} parts", code="bad_multipart")
+        self._headers: dict[str, bytes] = {}
+        self._name_bytes, self._value_bytes = bytearray(), bytearray()
+        self._file: _File | None = None
+        self._text: bytearray | None = None
+        self._name = ""
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name_bytes += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value_bytes += data[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._name_bytes.decode("latin-1").lower()] = bytes(self._value_bytes)
+        self._name_bytes, self._value_bytes = bytearray(), bytearray()
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get("content-disposition", b"").decode("utf-8", "replace"))
+        self._name = options.get(b"name", b"").decode("utf-8", "replace")
+        if self._name in self._wanted:
+            if self._name not in self._files:
+                self._open(options.get(b"filename", b"").decode("utf-8", "replace"))
+        elif b"filename" not in options and self._name and self._name not in self._form.fields:
+            self._text = bytearray()
+
+    def _open(self, filename: str) -> None:
+        path = self._into / f"upload-{len(self._files)}"
+        self._file = self._files[self._name] = _File(path, filename, path.open("xb"))
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._file is not None:
+            self._file.chunks.append(data[start:end])
+            self._file.size += end - start
+            self.pending += end - start
+        elif self._text is not None:
+            self._text += data[start:end]
+            if len(self._text) > FIELD_BYTES:
+                raise BadRequest(f"the field {self._name!r} is longer than {FIELD_BYTES} bytes", code="field_too_long")
+
+    def _part_end(self) -> None:
+        if self._text is not None:
+            try:
+                self._form.fields[self._name] = self._text.decode()
+            except UnicodeDecodeError:
+                raise BadRequest(f"the field {self._name!r} is not UTF-8") from None
+
+    def _end(self) -> None:
+        self.ended = True
