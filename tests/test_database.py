@@ -27,6 +27,7 @@ from gateway.repeats import Repeats
 from gateway.settings import Settings
 
 async def main():
+    print("ready", flush=True)
     sys.stdin.readline()
     async with open_database(Settings(data_dir=Path(sys.argv[1]))) as database:
         for turn in range(20):
@@ -116,12 +117,18 @@ class TestOpening:
 
     async def test_processes_that_start_at_once_migrate_once(self, settings: Settings) -> None:
         command = [sys.executable, "-W", "error", "-c", STARTER, str(settings.data_dir)]
-        starters = [subprocess.Popen([*command, str(n)], stdin=subprocess.PIPE) for n in range(3)]
+        pipe = subprocess.PIPE
+        starters = [subprocess.Popen([*command, str(n)], stdin=pipe, stdout=pipe) for n in range(3)]
+        for starter in starters:
+            assert starter.stdout
+            starter.stdout.readline()
         for starter in starters:
             assert starter.stdin
             starter.stdin.write(b"\n")
-            starter.stdin.close()
-        assert [starter.wait() for starter in starters] == [0, 0, 0]
+            starter.stdin.flush()
+        for starter in starters:
+            starter.communicate()
+        assert [starter.returncode for starter in starters] == [0, 0, 0]
         async with open_database(settings) as database:
             assert await count(database) == 60
 
@@ -136,6 +143,22 @@ class TestTransactions:
             with pytest.raises(IntegrityError):
                 await database.transact(work)
             assert await count(database) == 0
+
+    async def test_work_that_has_begun_is_finished_when_its_caller_is_cancelled(self, settings: Settings) -> None:
+        begun = asyncio.Event()
+
+        async def work(connection: AsyncConnection) -> None:
+            begun.set()
+            await asyncio.sleep(0.01)
+            await connection.execute(insert(syntheses).values(row("a")))
+
+        async with open_database(settings) as database:
+            task = asyncio.create_task(database.transact(work))
+            await begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await count(database) == 1
 
     async def test_a_cancelled_caller_leaves_whole_work_and_clean_connections(self, settings: Settings) -> None:
         async def both(connection: AsyncConnection, n: int) -> None:
