@@ -44,7 +44,7 @@ STEADY = 1.0
 GAP, BURST, TONE = 10, 8, 25
 MARGIN = SECOND // 5
 TARGET = 32768 * 10 ** (-20 / 20)
-PEAK = 32768 * 10 ** (-1 / 20)
+PEAK = float(int(32768 * 10 ** (-1 / 20)))
 MAX_GAIN = 10 ** (40 / 20)
 
 
