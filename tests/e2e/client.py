@@ -1,0 +1,104 @@
+"""What a client does at port 9090, one function a step. It knows the addresses of the contract and nothing inside."""
+
+import io
+import struct
+import subprocess
+import time
+import wave
+from pathlib import Path
+
+import httpx
+from imageio_ffmpeg import get_ffmpeg_exe
+
+RECORDED = Path(__file__).parents[2].parent / "shared" / "audio" / "reference_en.wav"
+ENGLISH_MALE, ENGLISH = "英文男", "英文"
+LONG_TEXT = "The weather is very nice today. We are going to the park this afternoon. How are you today?"
+
+
+def connect(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, timeout=120, trust_env=False)
+
+
+def clone_a_voice_and_speak(http: httpx.Client, folder: Path, device: str = "device-of-the-test") -> bytes:
+    """A phone's recording becomes a voice, the voice reads a text, the file is fetched."""
+    voice = train(http, device, reference(http, folder))
+    wait_for_voice(http, device, voice)
+    spoken = speak(http, device, voice, "hello world")
+    assert seconds(spoken) > 0.3
+    return spoken
+
+
+def speak_and_understand(http: httpx.Client, text: str = "what time is it") -> str:
+    """What recognition hears when synthesis says `text`."""
+    spoken = synthesize(http, text, ENGLISH_MALE)
+    assert seconds(spoken) > 0.5
+    return transcribe(http, spoken, ENGLISH)
+
+
+def reference(http: httpx.Client, folder: Path) -> Path:
+    """Human speech as a telephone sends it; our own voice where there is no recording."""
+    source = RECORDED
+    if not source.exists():
+        source = folder / "reference.wav"
+        source.write_bytes(closed(synthesize(http, LONG_TEXT, ENGLISH_MALE)))
+    made = folder / "reference.m4a"
+    subprocess.run([get_ffmpeg_exe(), "-v", "error", "-y", "-i", source, "-c:a", "aac", made], check=True)
+    return made
+
+
+def train(http: httpx.Client, device: str, recording: Path) -> str:
+    answer = http.post(
+        "/v1/voices/train",
+        data={"device_id": device, "name": "Test"},
+        files={"audio": (recording.name, recording.read_bytes(), "application/octet-stream")},
+    )
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    voice = body.get("data", {}).get("voiceId") or body.get("voiceId") or body.get("id")
+    assert isinstance(voice, str), body
+    return voice
+
+
+def wait_for_voice(http: httpx.Client, device: str, voice: str, limit: float = 60) -> None:
+    deadline = time.monotonic() + limit
+    while True:
+        answer = http.get(f"/v1/voices/{voice}", params={"device_id": device})
+        assert answer.status_code == 200, answer.text
+        status = answer.json()["data"]["status"]
+        if status == "ready":
+            return
+        assert status in ("pending", "training") and time.monotonic() < deadline, answer.text
+        time.sleep(0.2)
+
+
+def speak(http: httpx.Client, device: str, voice: str, text: str) -> bytes:
+    answer = http.post("/v1/tts", json={"device_id": device, "voice_id": voice, "text": text})
+    assert answer.status_code == 200, answer.text
+    file = http.get(answer.json()["data"]["audioUrl"])
+    assert file.status_code == 200, file.text
+    return file.content
+
+
+def synthesize(http: httpx.Client, text: str, speaker: str) -> bytes:
+    answer = http.post("/api/synthesize", json={"text": text, "speaker_id": speaker})
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def transcribe(http: httpx.Client, audio: bytes, language: str) -> str:
+    answer = http.post("/api/transcribe", data={"language": language}, files={"audio": ("speech.wav", audio)})
+    assert answer.status_code == 200, answer.text
+    text = answer.json()["text"]
+    assert isinstance(text, str)
+    return text
+
+
+def seconds(wav: bytes) -> float:
+    with wave.open(io.BytesIO(closed(wav))) as sound:
+        return float(sound.getnframes() / sound.getframerate())
+
+
+def closed(wav: bytes) -> bytes:
+    """A streamed WAV, whose header claims no length or an endless one, with the length that it has."""
+    assert wav[:4] == b"RIFF" and wav[8:16] == b"WAVEfmt " and wav[36:40] == b"data", wav[:48]
+    return wav[:4] + struct.pack("<I", len(wav) - 8) + wav[8:40] + struct.pack("<I", len(wav) - 44) + wav[44:]

@@ -1,0 +1,304 @@
+"""The CPU stack in Docker, brought up and down as an operator does it: with make.
+
+One stack serves the whole file, in the order of the file: a test that takes something away brings it back.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e import client
+
+pytestmark = pytest.mark.docker
+
+ROOT = Path(__file__).parents[2]
+ENGINES = {"tts": 50000, "asr": 8003}
+DOCUMENTATION_ADDRESS = "192.0.2.1"  # RFC 5737: nobody's
+
+KILL_THE_SERVER = """
+import os, pathlib, signal
+for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    if stat.read_text().rsplit(")")[1].split()[1] == "1":
+        os.kill(int(stat.parent.name), signal.SIGKILL)
+"""
+GO_OUTSIDE = f"import socket; socket.create_connection(('{DOCUMENTATION_ADDRESS}', 80), timeout=2)"
+
+
+class Stack:
+    """One Compose project with ports and images of its own."""
+
+    def __init__(self) -> None:
+        name = f"voxgate-test-{uuid.uuid4().hex[:8]}"
+        self.port, avatar_port = _free_port(), _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.filter = f"label=com.docker.compose.project={name}"
+        self.images = {kind: f"voxgate-{kind}:{name[8:]}" for kind in ("gateway", "tts", "asr")}
+        self.environment = {
+            "BUILD_NETWORK": "host",
+            **os.environ,
+            **{f"{kind.upper()}_IMAGE": image for kind, image in self.images.items()},
+            "COMPOSE_PROJECT_NAME": name,
+            "DEVICE": "cpu",
+            "SEALED": "false",
+            "SETTINGS": "deploy/env.example",
+            "UP_TIMEOUT": "180",
+            "VOXGATE_HOST": "127.0.0.1",
+            "VOXGATE_PORT": str(self.port),
+            "VOXGATE_AVATAR_PORT": str(avatar_port),
+        }
+
+    def make(self, verb: str, arguments: str = "", **changed: str) -> str:
+        self.environment |= changed
+        done = self.try_make(verb, arguments)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def try_make(self, verb: str, arguments: str = "", **changed: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", verb, f"ARGS={arguments}"],
+            cwd=ROOT,
+            env=self.environment | changed,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def container(self, service: str) -> str:
+        found = docker("ps", "-q", "--filter", self.filter, "--filter", f"label=com.docker.compose.service={service}")
+        assert found, f"{service} is not running"
+        return found
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        (found,) = json.loads(docker("inspect", self.container(service)))
+        assert isinstance(found, dict)
+        return found
+
+    def python(self, service: str, code: str) -> subprocess.CompletedProcess[str]:
+        command = ["docker", "exec", self.container(service), "python", "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+    def state(self, engine: str) -> str:
+        body = httpx.get(f"{self.url}/health", timeout=10, trust_env=False).json()
+        return str(body["engines"][engine]["state"])
+
+    def leftovers(self) -> str:
+        kinds = (("ps", "-aq"), ("network", "ls", "-q"), ("volume", "ls", "-q"))
+        return "".join(docker(*kind, "--filter", self.filter) for kind in kinds)
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    if reason := _no_docker():
+        pytest.skip(reason)
+    stack = Stack()
+    try:
+        stack.make("build")
+        stack.make("up")
+        yield stack
+    finally:
+        stack.try_make("down", "-v")
+        # Without --no-prune the layers would go too, and the next run would build them again.
+        subprocess.run(["docker", "rmi", "--no-prune", *stack.images.values()], capture_output=True)
+
+
+@pytest.fixture
+def http(stack: Stack) -> Iterator[httpx.Client]:
+    with client.connect(stack.url) as http:
+        yield http
+
+
+def test_a_client_clones_a_voice_and_speaks_with_it(http: httpx.Client, tmp_path: Path) -> None:
+    client.clone_a_voice_and_speak(http, tmp_path)
+
+
+def test_recognition_understands_what_synthesis_says(http: httpx.Client) -> None:
+    assert client.speak_and_understand(http, "what time is it") == "what time is it"
+
+
+def test_the_gateway_alone_publishes_ports(stack: Stack) -> None:
+    published = {name: _published(stack.inspect(name)) for name in ("gateway", *ENGINES)}
+    avatar_port = int(stack.environment["VOXGATE_AVATAR_PORT"])
+    assert published == {"gateway": {9090: stack.port, 8383: avatar_port}, "tts": {}, "asr": {}}
+    assert httpx.get(f"http://127.0.0.1:{avatar_port}/health", trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize("port", ENGINES.values())
+def test_no_engine_port_answers_from_the_host(stack: Stack, port: int) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=2)
+
+
+@pytest.mark.parametrize("service", ["gateway", *ENGINES])
+def test_a_service_has_no_rights_and_writes_nowhere_but_to_its_volume(stack: Stack, service: str) -> None:
+    host = stack.inspect(service)["HostConfig"]
+    assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and not host["Privileged"]
+    assert any(option.startswith("no-new-privileges") for option in host["SecurityOpt"])
+    assert stack.python(service, "import os; print(os.getuid())").stdout.strip() == "10001"
+    assert "Read-only" in stack.python(service, "open('/app/x', 'w')").stderr
+
+
+def test_the_gateway_image_is_small_and_has_no_torch(stack: Stack) -> None:
+    assert int(docker("image", "inspect", "-f", "{{.Size}}", stack.images["gateway"])) < 550e6
+    assert stack.python("gateway", "import torch").returncode != 0
+
+
+def test_sealed_engines_reach_nothing_outside(stack: Stack, http: httpx.Client) -> None:
+    assert _default_routes(stack, "tts"), "an open engine is to have a way to its models"
+    assert "SEALED has changed" in stack.make("up", SEALED="true")
+    for engine in ENGINES:
+        assert not _default_routes(stack, engine)
+        assert "unreachable" in stack.python(engine, GO_OUTSIDE).stderr
+    assert client.speak_and_understand(http, "hello world") == "hello world"
+
+
+def test_a_killed_engine_is_reported_and_comes_back(stack: Stack, http: httpx.Client) -> None:
+    restarts = stack.inspect("tts")["RestartCount"]
+    stack.python("tts", KILL_THE_SERVER)
+    _wait_until(lambda: _told(http) == 503 or stack.state("tts") != "ready", "the loss to be told")
+    assert stack.state("tts") != "ready"
+    _wait_until(lambda: stack.state("tts") == "ready", "the engine to come back")
+    assert stack.inspect("tts")["RestartCount"] > restarts
+    client.synthesize(http, "hello world", client.ENGLISH_MALE)
+
+
+def test_clients_outlive_the_swap_of_an_engine(stack: Stack, http: httpx.Client, tmp_path: Path) -> None:
+    voice = client.train(http, "swap", client.reference(http, tmp_path))
+    gateway, engine = stack.container("gateway"), stack.container("tts")
+    other = f"{stack.images['tts']}-b"
+    docker("tag", stack.images["tts"], other)
+    stack.images["tts-b"] = other
+
+    with Callers(stack.url, voice) as callers:
+        stack.make("up", TTS_IMAGE=other)
+        swapped = time.monotonic()
+        _wait_until(lambda: callers.served_since(swapped), "a caller to be served by the new engine")
+
+    assert stack.container("gateway") == gateway and stack.container("tts") != engine
+    assert stack.inspect("tts")["Config"]["Image"] == other
+    assert not callers.wronged, callers.wronged
+
+
+def test_up_names_the_service_that_is_not_ready(stack: Stack) -> None:
+    """The stack stays as this leaves it: what comes after takes it down."""
+    broken = f"{stack.images['tts']}-broken"
+    recipe = f'FROM {stack.images["tts"]}\nCMD ["python", "-c", "raise SystemExit(\'no model here\')"]\n'
+    subprocess.run(["docker", "build", "-qt", broken, "-"], input=recipe, text=True, check=True, capture_output=True)
+    stack.images["tts-broken"] = broken
+    done = stack.try_make("up", TTS_IMAGE=broken)
+    assert done.returncode != 0
+    assert "tts is not ready" in done.stdout and "no model here" in done.stdout
+    assert "asr is not ready" not in done.stdout
+
+
+def test_down_leaves_nothing(stack: Stack) -> None:
+    assert stack.leftovers()
+    stack.make("down", "-v")
+    assert not stack.leftovers()
+
+
+class Callers:
+    """Clients that keep asking, each in its own thread, and note every answer that breaks the contract.
+
+    The contract while an engine is exchanged: whole audio, or 503 with Retry-After.
+    """
+
+    def __init__(self, url: str, voice: str) -> None:
+        self.url, self.voice = url, voice
+        self.wronged: list[str] = []
+        self._served: list[float] = []
+        self._over = threading.Event()
+        asks = (self._ask_for_a_stream, self._ask_for_a_file)
+        self._threads = [threading.Thread(target=self._run, args=(ask,)) for ask in asks]
+
+    def __enter__(self) -> "Callers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def served_since(self, when: float) -> bool:
+        return any(at > when for at in self._served)
+
+    def _run(self, ask: Callable[[httpx.Client], httpx.Response]) -> None:
+        with client.connect(self.url) as http:
+            while not self._over.is_set():
+                try:
+                    self._judge(ask(http))
+                except (httpx.HTTPError, AssertionError) as exc:
+                    self.wronged.append(repr(exc))
+
+    def _judge(self, answer: httpx.Response) -> None:
+        if answer.status_code == 503:
+            assert answer.headers.get("retry-after"), "503 without Retry-After"
+            time.sleep(0.1)
+            return
+        assert answer.status_code == 200, f"{answer.status_code} {answer.text}"
+        assert client.seconds(answer.content) > 0.3, "a 200 without its audio"
+        self._served.append(time.monotonic())
+
+    def _ask_for_a_stream(self, http: httpx.Client) -> httpx.Response:
+        return http.post("/api/synthesize", json={"text": "hello world", "speaker_id": client.ENGLISH_MALE})
+
+    def _ask_for_a_file(self, http: httpx.Client) -> httpx.Response:
+        # A new text each time: what was said before would be answered from its file.
+        text = f"hello world {time.monotonic_ns()}"
+        answer = http.post("/v1/tts", json={"device_id": "swap", "voice_id": self.voice, "text": text})
+        return http.get(answer.json()["data"]["audioUrl"]) if answer.status_code == 200 else answer
+
+
+# Private
+
+
+def _no_docker() -> str:
+    """Why the Docker tests cannot run here; empty when they can."""
+    try:
+        answer = subprocess.run(["docker", "version"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return f"no Docker engine answers: {exc}"
+    return "" if answer.returncode == 0 else f"no Docker engine answers: {answer.stderr.strip()}"
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _published(inspected: dict[str, Any]) -> dict[int, int]:
+    ports = inspected["NetworkSettings"]["Ports"]
+    return {int(inner.split("/")[0]): int(outer[0]["HostPort"]) for inner, outer in ports.items() if outer}
+
+
+def _default_routes(stack: Stack, service: str) -> list[str]:
+    routes = stack.python(service, "print(open('/proc/net/route').read())").stdout.splitlines()[1:]
+    return [route for route in routes if route.split()[1:2] == ["00000000"]]
+
+
+def _told(http: httpx.Client) -> int:
+    return http.post("/api/synthesize", json={"text": "hello", "speaker_id": client.ENGLISH_MALE}).status_code
+
+
+def _wait_until(true: Callable[[], bool], what: str, limit: float = 60) -> None:
+    deadline = time.monotonic() + limit
+    while not true():
+        assert time.monotonic() < deadline, f"waited {limit:g} s for {what}"
+        time.sleep(0.05)
