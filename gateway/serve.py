@@ -24,10 +24,11 @@ def serve(settings: Settings) -> int:
     if ports[0] == ports[1] != 0:
         ports.pop()
     sockets = [listen(settings.host, port) for port in ports]
-    server = Server(configuration(app, settings))
+    config = configuration(app, settings)
+    server = Server(config)
     log.info("listening", host=settings.host, ports=[one.getsockname()[1] for one in sockets])
     try:
-        with asyncio.Runner(loop_factory=uvicorn.Config(app).get_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets))
     except KeyboardInterrupt:
         pass

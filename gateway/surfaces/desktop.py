@@ -51,7 +51,7 @@ async def train(http: Exchange) -> None:
         async with http.until_gone():
             pcm, digest = await _reference(state, form.files[wire.AUDIO], work)
             voice = await state["voices"].add(
-                device, name, pcm, reference.SAMPLE_RATE, digest, form.fields.get(wire.PROMPT_TEXT, "")
+                device, name, pcm, reference.RATE, digest, form.fields.get(wire.PROMPT_TEXT, "")
             )
     await http.answer(200, wire.trained(shown(voice)))
 

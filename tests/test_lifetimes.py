@@ -1,0 +1,197 @@
+"""How long things live: a request's files and its engine session, whatever ends the request. Real sockets."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from engines.scripted import End, Script, ScriptedEngine
+from tests.conftest import Gateway, ready, register, running, speech
+
+ASK = {"text": "Hello there, how are you?"}
+
+
+async def test_a_streamed_answer_arrives_whole_and_leaves_nothing(gateway: Gateway, engine: ScriptedEngine) -> None:
+    answer = await gateway.client.post("/api/synthesize", json=ASK)
+    assert answer.status_code == 200
+    assert len(answer.content) == 44 + 10 * 4800
+    await gateway.idle()
+    assert engine.seen.finished == 1
+
+
+async def test_an_upload_lives_while_the_engine_works_and_not_longer(gateway: Gateway, engine: ScriptedEngine) -> None:
+    engine.script = Script(pause=0.3)
+    asking = asyncio.ensure_future(gateway.client.post("/api/transcribe", files={"audio": speech()}))
+    async with asyncio.timeout(5):
+        while not engine.seen.running:
+            await asyncio.sleep(0.01)
+    assert any(path.suffix == ".wav" for path in gateway.scratch())
+    assert (await asking).json()["text"] == "hello world"
+    await gateway.idle()
+
+
+@pytest.mark.parametrize("received", [0, 44, 45, 4800, 20001])
+async def test_a_client_that_hangs_up_in_a_stream_cancels_the_engine(
+    gateway: Gateway, engine: ScriptedEngine, received: int
+) -> None:
+    engine.script = Script(pieces=1000, pause=0.02)
+    async with gateway.client.stream("POST", "/api/synthesize", json=ASK) as answer:
+        size = 0
+        async for chunk in answer.aiter_bytes():
+            size += len(chunk)
+            if size >= received:
+                break
+    await abandoned(engine)
+    await gateway.idle()
+
+
+@pytest.mark.parametrize("sent", [0, 10, 300, 5_000, 100_000])
+async def test_a_client_that_hangs_up_in_its_upload_leaves_nothing(
+    gateway: Gateway, engine: ScriptedEngine, sent: int
+) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="audio"; filename="a.wav"\r\n\r\n' + speech(10)
+    head = f"POST /api/transcribe HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body) + 9}\r\n"
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(f"{head}content-type: multipart/form-data; boundary=b\r\n\r\n".encode() + body[:sent])
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.transport.abort()
+    await gateway.idle()
+    assert engine.seen.asked == []
+
+
+async def test_a_client_that_hangs_up_while_recognition_runs_cancels_the_engine(
+    gateway: Gateway, engine: ScriptedEngine
+) -> None:
+    engine.script = Script(pause=30)
+    with pytest.raises(httpx.ReadTimeout):
+        await gateway.client.post("/api/transcribe", files={"audio": speech()}, timeout=0.5)
+    await abandoned(engine)
+    await gateway.idle()
+
+
+async def test_a_client_that_hangs_up_before_its_file_is_made_cancels_the_synthesis(
+    gateway: Gateway, engine: ScriptedEngine
+) -> None:
+    voice = await register(gateway)
+    engine.script = Script(pieces=1000, pause=0.05)
+    with pytest.raises(httpx.ReadTimeout):
+        await gateway.client.post("/v1/tts", json=tts(voice), timeout=0.5)
+    await abandoned(engine)
+    await gateway.idle()
+    assert not list((gateway.settings.data_dir / "store" / "files").glob("*"))
+
+
+async def test_an_engine_that_dies_in_its_answer_breaks_the_transfer_off(
+    gateway: Gateway, engine: ScriptedEngine
+) -> None:
+    engine.script = Script(end=End.DIE)
+    with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+        await gateway.client.post("/api/synthesize", json=ASK)
+    await gateway.idle()
+
+
+async def test_an_engine_that_dies_before_its_first_byte_is_a_clean_error(
+    gateway: Gateway, engine: ScriptedEngine
+) -> None:
+    engine.script = Script(pieces=0, end=End.DIE)
+    answer = await gateway.client.post("/api/synthesize", json=ASK)
+    assert answer.status_code == 502
+    assert answer.json()["success"] is False
+    await gateway.idle()
+
+
+async def test_an_engine_that_dies_while_a_file_is_made_is_a_clean_error(
+    gateway: Gateway, engine: ScriptedEngine
+) -> None:
+    voice = await register(gateway)
+    engine.script = Script(end=End.DIE)
+    answer = await gateway.client.post("/v1/tts", json=tts(voice))
+    assert answer.status_code == 502
+    assert answer.json()["message"]
+    await gateway.idle()
+    assert not list((gateway.settings.data_dir / "store" / "files").glob("*"))
+
+
+async def test_an_engine_that_is_gone_is_a_clean_503(gateway: Gateway, engine: ScriptedEngine) -> None:
+    await engine.stop()
+    answer = await gateway.client.post("/api/synthesize", json=ASK)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_an_engine_that_gives_no_audio_is_an_error_not_an_empty_file(
+    gateway: Gateway, engine: ScriptedEngine
+) -> None:
+    engine.script = Script(pieces=0)
+    assert (await gateway.client.post("/api/synthesize", json=ASK)).status_code == 502
+
+
+async def test_an_engine_that_falls_silent_in_its_answer_is_given_up(tmp_path: Path, engine: ScriptedEngine) -> None:
+    engine.script = Script(end=End.HANG)
+    async with running(tmp_path, engine, engine_idle_timeout=0.4) as gateway:
+        await ready(gateway)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await gateway.client.post("/api/synthesize", json=ASK)
+        await abandoned(engine)
+        await gateway.idle()
+
+
+async def test_an_engine_that_never_answers_is_a_timeout(tmp_path: Path, engine: ScriptedEngine) -> None:
+    engine.script = Script(pause=60)
+    async with running(tmp_path, engine, engine_idle_timeout=0.4) as gateway:
+        await ready(gateway)
+        answer = await gateway.client.post("/api/transcribe", files={"audio": speech()})
+        assert answer.status_code == 504
+        await abandoned(engine)
+        await gateway.idle()
+
+
+async def test_a_client_that_stops_reading_is_given_up(tmp_path: Path, engine: ScriptedEngine) -> None:
+    engine.script = Script(pieces=10_000, piece=bytes(64 * 1024))
+    async with running(tmp_path, engine, engine_idle_timeout=0.5) as gateway:
+        await ready(gateway)
+        body = b'{"text": "hello"}'
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(b"POST /api/synthesize HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await reader.readexactly(100)
+        await abandoned(engine, within=3)
+        writer.transport.abort()
+        await gateway.idle(5)
+
+
+async def test_shutting_down_ends_running_requests_and_leaves_nothing(tmp_path: Path, engine: ScriptedEngine) -> None:
+    engine.script = Script(pieces=10_000, pause=0.05)
+    async with running(tmp_path, engine, shutdown_grace=1.0) as gateway:
+        await ready(gateway)
+        asking = asyncio.ensure_future(gateway.client.post("/api/synthesize", json=ASK))
+        while not engine.seen.running:
+            await asyncio.sleep(0.01)
+        gateway.server.should_exit = True
+        with pytest.raises(httpx.RemoteProtocolError):
+            await asking
+        await abandoned(engine)
+    assert not list((tmp_path / "data" / "scratch").glob("run-*"))
+
+
+async def test_repeated_hang_ups_leak_no_connection_and_no_slot(gateway: Gateway, engine: ScriptedEngine) -> None:
+    engine.script = Script(pieces=1000, pause=0.01)
+    for _ in range(20):
+        async with gateway.client.stream("POST", "/api/synthesize", json=ASK) as answer:
+            await anext(answer.aiter_bytes())
+    await gateway.idle()
+    assert repr(gateway.state["speak"].gate) == "<tts: 0/4 running, 0/32 waiting>"
+    engine.script = Script()
+    assert (await gateway.client.post("/api/synthesize", json=ASK)).status_code == 200
+
+
+def tts(voice: str, text: str = "Hello there.") -> dict[str, str]:
+    return {"device_id": "device-1", "voice_id": voice, "text": text}
+
+
+async def abandoned(engine: ScriptedEngine, within: float = 1.0) -> None:
+    """Waits for the engine to see that nobody listens any more; fails after `within` seconds."""
+    async with asyncio.timeout(within):
+        while engine.seen.running or not engine.seen.abandoned:
+            await asyncio.sleep(0.01)
