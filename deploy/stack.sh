@@ -48,9 +48,10 @@ open_or_seal() {
 wait_until_ready() {
   local answer limit=${UP_TIMEOUT:-300}
   if [[ $device == gpu ]]; then limit=${UP_TIMEOUT:-3600}; fi  # the first start may download models
+  limit=$((SECONDS + limit))
   until answer=$(docker exec "$(container gateway)" python -ISc "$ASK" 2>/dev/null); do
     answer=${answer:-the gateway does not answer}
-    if ((SECONDS >= limit)); then give_up "not ready after $limit s: $answer"; fi
+    if ((SECONDS >= limit)); then give_up "not ready in time: $answer"; fi
     if crashing; then give_up "a service keeps stopping: $answer"; fi
     sleep 1
   done
@@ -61,7 +62,7 @@ crashing() {
   local service state
   for service in "${SERVICES[@]}"; do
     state=$(look "$service" '{{.State.Status}} {{.RestartCount}}')
-    if [[ $state == restarting* && ${state#* } -ge 3 ]]; then return 0; fi
+    if [[ $state == restarting* && ${state#* } -ge 5 ]]; then return 0; fi
   done
   return 1
 }
