@@ -3,6 +3,7 @@
 `python -m bench.normalise [runs]`. Medians of interleaved runs, so that a busy machine slows all three alike.
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -68,20 +69,22 @@ async def measure(runs: int, folder: Path) -> bool:
 
 async def medians(runs: int, ways: list[Callable[[], Awaitable[None]]]) -> list[float]:
     times: list[list[float]] = [[] for _ in ways]
-    for _ in range(runs + 2):
-        for way, spent in zip(ways, times, strict=True):
+    for run in range(runs + 2):
+        for turn in range(len(ways)):
+            at = (run + turn) % len(ways)
             start = time.perf_counter()
-            await way()
-            spent.append((time.perf_counter() - start) * 1000)
+            await ways[at]()
+            times[at].append((time.perf_counter() - start) * 1000)
     return [statistics.median(spent[2:]) for spent in times]  # the first two warm the caches
 
 
 def main() -> None:
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 25
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder))
         good = uvloop.run(measure(runs, Path(folder)))
-    print(f"to_wav and keep_best together: {'within' if good else 'OVER'} {LIMIT} times the bare command")
+    load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    print(f"to_wav and keep_best together: {'within' if good else 'OVER'} {LIMIT} times the bare command; {load}")
     sys.exit(not good)
 
 
