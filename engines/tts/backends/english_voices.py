@@ -20,7 +20,7 @@ _STRETCH = 1.2
 """Times as long as the voices were recorded: what recognises best."""
 _LOWEST_SHIFT, _HIGHEST_SHIFT = 0.5, 3.0
 _AWB = Prosody(f0=128.0, rate=5.15)
-"""Of awb's own accord at _STRETCH; a constant, since flite's output is the same bit for bit."""
+"""Of awb's own accord at _STRETCH: a constant, since the voice is one recording, the same on every machine."""
 _RESPONSE = 0.65
 """Between 0.6 and 1.6 times that pace, its syllable nuclei are counted to grow with this power of it."""
 _PLAIN = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": ", ", "—": ", "})

@@ -7,6 +7,7 @@ Rule 3: its output is not deterministic (a noise source), so nothing may compare
 
 import ctypes
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from threading import Lock
 
@@ -41,19 +42,8 @@ class Espeak:
     """The library, loaded. The constructor raises OSError or RuntimeError where it cannot be."""
 
     def __init__(self, library: Path, data: Path) -> None:
-        self._lib = ctypes.CDLL(str(library))
-        self._lib.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
-        self._lib.espeak_TextToPhonemes.restype = ctypes.c_char_p
-        self._lib.espeak_Synth.argtypes = (
-            ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint,
-            ctypes.c_void_p, ctypes.c_void_p,
-        )  # fmt: skip
         with LOCK:
-            # Without the loader's own data path the library would look in the system's folders, where an older
-            # espeak-ng (1.51 reads Mandarin as English letters) may have left its data.
-            self.sample_rate: int = self._lib.espeak_Initialize(_SYNCHRONOUS, _PIECE_MS, bytes(data), _DONT_EXIT)
-            if self.sample_rate <= 0:
-                raise RuntimeError(f"espeak-ng found no usable data in {data}")
+            self._lib, self.sample_rate = _initialised(library, data)
             self._identifiers = self._voices()
         self.languages = frozenset(self._identifiers)
 
@@ -109,6 +99,24 @@ class Espeak:
                 best[code] = min(best.get(code, (256, "")), (priority, voice.identifier.decode()))
             at += 1
         return {code: identifier for code, (_, identifier) in best.items()}
+
+
+@cache
+def _initialised(library: Path, data: Path) -> tuple[ctypes.CDLL, int]:
+    """The library and its sample rate. Once per process: a second initialisation frees what it still points to."""
+    lib = ctypes.CDLL(str(library))
+    lib.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
+    lib.espeak_TextToPhonemes.restype = ctypes.c_char_p
+    lib.espeak_Synth.argtypes = (
+        ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint,
+        ctypes.c_void_p, ctypes.c_void_p,
+    )  # fmt: skip
+    # Without the loader's own data path the library would look in the system's folders, where an older espeak-ng
+    # (1.51 reads Mandarin as English letters) may have left its data.
+    sample_rate = lib.espeak_Initialize(_SYNCHRONOUS, _PIECE_MS, bytes(data), _DONT_EXIT)
+    if sample_rate <= 0:
+        raise RuntimeError(f"espeak-ng found no usable data in {data}")
+    return lib, sample_rate
 
 
 def _spoken(where: int) -> Iterator[tuple[int, str]]:

@@ -62,10 +62,6 @@ class Flite:
             self._lib.flite_init()
             self._voice = register(None)
             self._features = self._voice.contents.features
-            # The voice owns this one from here on and frees it with itself.
-            self._streaming = self._lib.new_audio_streaming_info()
-            value = self._lib.audio_streaming_info_val(self._streaming)
-            self._lib.flite_feat_set(self._features, b"streaming_info", value)
             self.sample_rate: int = self._lib.get_param_int(self._features, b"sample_rate", 16_000)
 
     def say(self, text: str, stretch: float, pitch_shift: float, stopped: Callable[[], bool]) -> NDArray[np.int16]:
@@ -81,7 +77,11 @@ class Flite:
 
         callback = _Callback(take)
         with LOCK:
-            self._streaming.contents.asc = callback
+            # A new one each time: a voice exists once per process, owns what it was given, and frees the one before.
+            streaming = self._lib.new_audio_streaming_info()
+            streaming.contents.asc = callback
+            value = self._lib.audio_streaming_info_val(streaming)
+            self._lib.flite_feat_set(self._features, b"streaming_info", value)
             self._lib.flite_feat_set_float(self._features, b"duration_stretch", stretch)
             self._lib.flite_feat_set_float(self._features, b"f0_shift", pitch_shift)
             wave = self._lib.flite_text_to_wave(text.replace("\0", " ").encode(), self._voice)
