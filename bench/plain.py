@@ -17,7 +17,7 @@ class Body(BaseModel):
 def build(engine: str) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
-        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None)) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             yield {"client": client}
 
     app = FastAPI(lifespan=lifespan)

@@ -93,7 +93,9 @@ def _gateway(engine: str) -> Iterator[Contender]:
 @contextmanager
 def _plain(engine: str) -> Iterator[Contender]:
     port = free_port()
-    start = f"import uvicorn; from bench.plain import build; uvicorn.run(build({engine!r}), port={port}, log_level='error')"
+    start = (
+        f"import uvicorn; from bench.plain import build; uvicorn.run(build({engine!r}), port={port}, log_level='error')"
+    )
     with _process(["-c", start], port) as process:
         yield Contender("plain", f"http://127.0.0.1:{port}/api/synthesize", GATEWAY_BODY, JSON, process)
 
@@ -134,7 +136,8 @@ http {{
   upstream engine {{ server 127.0.0.1:{engine}; keepalive 256; keepalive_requests 1000000000; }}
   server {{
     listen 127.0.0.1:{port} backlog=2048;
-    location / {{ proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }}
+    proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+    location / {{ proxy_pass http://engine; }}
   }}
 }}
 """

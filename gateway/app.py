@@ -81,13 +81,23 @@ def build(settings: Settings) -> Any:
     rest.add_exception_handler(RequestValidationError, partial(_refuse, door))
     rest.add_exception_handler(HTTPException, partial(_refuse, door))
     rest.openapi = apidoc.with_direct_paths(rest.openapi)  # type: ignore[method-assign]
-    return CORSMiddleware(
+    return Cors(
         door,  # type: ignore[arg-type]
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
         allow_headers=("*",),
         expose_headers=("content-range", "x-sample-rate", "retry-after"),
     )
+
+
+class Cors(CORSMiddleware):
+    """For requests of web pages, which name their origin; all others go straight in."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        if scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"]):
+            await super().__call__(scope, receive, send)  # type: ignore[arg-type]
+        else:
+            await self.app(scope, receive, send)  # type: ignore[arg-type]
 
 
 async def _refuse(door: Door, request: Request, exc: Exception) -> Response:

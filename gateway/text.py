@@ -10,7 +10,9 @@ def speakable(text: str, limit: int) -> str:
     """
     if len(text) > limit:
         raise TooLarge(f"the text has {len(text)} characters; the limit is {limit}", code="text_too_long")
-    clean = "".join(letter for letter in text if letter in "\n\t" or letter.isprintable()).strip()
+    if not text.isprintable():
+        text = "".join(letter for letter in text if letter in "\n\t" or letter.isprintable())
+    clean = text.strip()
     if not any(letter.isalnum() for letter in clean):
         raise BadRequest("there is nothing to say in this text", code="text_empty")
     return clean

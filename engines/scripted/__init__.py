@@ -91,6 +91,8 @@ class _Connection(asyncio.Protocol):
         self._url, self._body = b"", bytearray()
         self._left: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._full = False
+        self._when_room: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass of it
@@ -166,22 +168,39 @@ class _Connection(asyncio.Protocol):
     def _speak(self, script: Script) -> None:
         rate = f"{cosyvoice.SAMPLE_RATE_HEADER}: {script.sample_rate}\r\n" if script.sample_rate else ""
         self._transport.write(f"HTTP/1.1 200 OK\r\n{rate}transfer-encoding: chunked\r\n\r\n".encode())
-        chunk = b"%x\r\n%b\r\n" % (len(script.piece), script.piece)
-        self._piece(script, chunk, script.pieces)
+        self._chunk, self._pieces = b"%x\r\n%b\r\n" % (len(script.piece), script.piece), script.pieces
+        self._next(script)
 
-    def _piece(self, script: Script, chunk: bytes, left: int) -> None:
-        if script.pause:
-            self._after(script.pause, lambda: self._write(script, chunk, left))
-        else:
-            self._write(script, chunk, left)
-
-    def _write(self, script: Script, chunk: bytes, left: int) -> None:
-        if left:
-            self._transport.write(chunk)
-            self._piece(script, chunk, left - 1)
+    def _next(self, script: Script) -> None:
+        """Writes what may be written now; the rest follows after a pause, or once the reader has caught up."""
+        if script.pause and self._pieces:
+            self._after(script.pause, lambda: self._paced(script))
+            return
+        while self._pieces and not self._full:
+            self._transport.write(self._chunk)
+            self._pieces -= 1
+        if self._pieces:
+            self._when_room = lambda: self._next(script)
         elif not self._stops(script):
             self._transport.write(b"0\r\n\r\n")
             self._done()
+
+    def _paced(self, script: Script) -> None:
+        if self._full:
+            self._when_room = lambda: self._paced(script)
+            return
+        self._transport.write(self._chunk)
+        self._pieces -= 1
+        self._next(script)
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._when_room is not None:
+            then, self._when_room = self._when_room, None
+            then()
 
     def _stops(self, script: Script) -> bool:
         """Whether the answer ends here, without its end."""

@@ -5,9 +5,7 @@ A preset goes to /inference_sft, a reference to /inference_zero_shot where its w
 /inference_instruct.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from urllib.parse import urlencode
+from types import TracebackType
 
 from gateway.adapters import http as engine_http
 from gateway.adapters.http1 import Client, Connection
@@ -18,6 +16,7 @@ from gateway.verbs import EngineHealth, Preset, Reference, Speak, Speaker
 from gateway.wire import cosyvoice as wire
 from gateway.wire import multipart, wav
 
+_RATE = wire.SAMPLE_RATE_HEADER.encode()
 _FORM = b"content-type: application/x-www-form-urlencoded\r\n"
 
 
@@ -27,28 +26,16 @@ class CosyVoice:
         self._http = http
         self._silent_rate = settings.speak_sample_rate
 
-    @asynccontextmanager
-    async def session(self, job: Speak) -> AsyncIterator[AsyncIterator[Audio]]:
+    def session(self, job: Speak) -> "_Session":
         path, fields = _fields(job)
         if isinstance(job.voice, Reference):
             headers, body = _multipart(fields, job.voice)
         else:  # the lighter form, which upstream's server reads as well
-            headers, body = _FORM, [urlencode(fields).encode()]
-        async with engine_http.post(self._http, self.url, path, headers, body) as answer:
-            yield _pieces(answer, self._rate(answer))
+            headers, body = _FORM, [wire.form(fields)]
+        return _Session(engine_http.Post(self._http, self.url, path, headers, body), self._silent_rate)
 
     async def health(self) -> EngineHealth:
         return await engine_http.health(self._http, self.url)
-
-    def _rate(self, answer: Connection) -> int:
-        stated = answer.headers.get(wire.SAMPLE_RATE_HEADER.encode())
-        if stated is None:
-            if self._silent_rate is None:
-                raise EngineBroke("the engine does not state its sample rate; set VOXGATE_SPEAK_SAMPLE_RATE")
-            return self._silent_rate
-        if not stated.isdigit() or not 8000 <= int(stated) <= 192_000:
-            raise EngineBroke(f"the engine states an impossible sample rate: {stated[:20]!r}")
-        return int(stated)
 
 
 def _fields(job: Speak) -> tuple[str, dict[str, str]]:
@@ -75,20 +62,63 @@ def _multipart(fields: dict[str, str], voice: Reference) -> tuple[bytes, list[by
     return b"content-type: %b\r\n" % form.content_type, [form.before, recording, voice.pcm, form.after]
 
 
-async def _pieces(answer: Connection, rate: int) -> AsyncIterator[Audio]:
+class _Session:
+    """The scope of one synthesis."""
+
+    def __init__(self, post: engine_http.Post, silent_rate: int | None) -> None:
+        self._post, self._silent_rate = post, silent_rate
+
+    async def __aenter__(self) -> "_Pieces":
+        answer = await self._post.__aenter__()
+        try:
+            return _Pieces(answer, _rate(answer, self._silent_rate))
+        except EngineBroke as exc:
+            await self._post.__aexit__(EngineBroke, exc, exc.__traceback__)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._post.__aexit__(kind, exc, trace)
+
+
+class _Pieces:
     """Whole samples as they arrive; the network may cut between the two bytes of one."""
-    half, silent = b"", True
-    while piece := await answer.read():
-        piece = half + piece if half else piece
-        half = piece[-1:] if len(piece) % 2 else b""
-        piece = piece[:-1] if half else piece
-        if piece:
-            silent = False
-            yield Audio(piece, rate)
-    if half:
-        raise EngineBroke("the engine ended in the middle of a sample")
-    if silent:
-        raise EngineBroke("the engine gave no audio for this text")
+
+    def __init__(self, answer: Connection, rate: int) -> None:
+        self._answer, self._rate = answer, rate
+        self._half = b""
+        self._silent = True
+
+    def __aiter__(self) -> "_Pieces":
+        return self
+
+    async def __anext__(self) -> Audio:
+        while piece := await self._answer.read():
+            if self._half or len(piece) % 2:
+                piece = self._half + piece
+                self._half = piece[-1:] if len(piece) % 2 else b""
+                piece = piece[:-1] if self._half else piece
+            if piece:
+                self._silent = False
+                return Audio(piece, self._rate)
+        if self._half:
+            raise EngineBroke("the engine ended in the middle of a sample")
+        if self._silent:
+            raise EngineBroke("the engine gave no audio for this text")
+        raise StopAsyncIteration
+
+
+def _rate(answer: Connection, silent_rate: int | None) -> int:
+    """The rate that the answer states; `silent_rate` for an engine that states none."""
+    stated = answer.headers.get(_RATE)
+    if stated is None:
+        if silent_rate is None:
+            raise EngineBroke("the engine does not state its sample rate; set VOXGATE_SPEAK_SAMPLE_RATE")
+        return silent_rate
+    if not stated.isdigit() or not 8000 <= int(stated) <= 192_000:
+        raise EngineBroke(f"the engine states an impossible sample rate: {stated[:20]!r}")
+    return int(stated)
 
 
 _: type[Speaker] = CosyVoice

@@ -26,7 +26,7 @@ class FunAsrHttp:
         given = {name: value for name, value in fields.items() if value}
         form = multipart.envelope(given, wire.AUDIO, "audio.wav", "audio/wav")
         headers = b"content-type: %b\r\n" % form.content_type
-        async with engine_http.post(
+        async with engine_http.Post(
             self._http, self.url, wire.PATH, headers, [form.before, form.after], job.audio.path
         ) as answer:
             yield _transcript(answer)

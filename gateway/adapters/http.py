@@ -1,9 +1,9 @@
 """What adapters of HTTP engines share: a POST whose answer is accepted or explained, and the question for health."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO
 
 from gateway.adapters.http1 import Client, Connection
@@ -33,40 +33,49 @@ def client(settings: Settings) -> Client:
     )
 
 
-@asynccontextmanager
-async def post(
-    http: Client,
-    base: str,
-    path: str,
-    headers: bytes,
-    body: Sequence[bytes],
-    file: Path | None = None,
-) -> AsyncIterator[Connection]:
-    """A POST whose answer is 200 and still streaming. Leaving early closes the connection: the engine sees it.
+class Post:
+    """The scope of a POST whose answer is 200 and still streaming. Leaving early closes the connection: the engine
+    sees it. A class, because a generator costs too much on this path.
 
     body: the parts of it; with `file`, that file's content goes between the first and the second.
-    A kept connection may have been closed by the engine in the moment of its reuse; then, once, a new one is opened.
     """
-    while True:
-        connection = await _send(http, base, path, headers, body, file)
+
+    def __init__(
+        self, http: Client, base: str, path: str, headers: bytes, body: Sequence[bytes], file: Path | None = None
+    ) -> None:
+        self._http, self._base, self._path = http, base, path
+        self._headers, self._body, self._file = headers, body, file
+
+    async def __aenter__(self) -> Connection:
+        connection = await self._answered()
+        if connection.status == 200:
+            self._connection = connection
+            return connection
         try:
-            await connection.head()
-            break
-        except EngineUnavailable:
-            connection.abort()
-            if not connection.used:
+            says = await connection.body(_ERROR_BYTES)
+        finally:
+            self._http.give_back(connection)
+        raise refusal(connection.status, says, connection.headers.get(b"retry-after", b""))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.give_back(self._connection)
+
+    async def _answered(self) -> Connection:
+        """A kept connection may have been closed by the engine in the moment of its reuse; then another is tried."""
+        while True:
+            connection = await _send(self._http, self._base, self._path, self._headers, self._body, self._file)
+            try:
+                await connection.head()
+                return connection
+            except EngineUnavailable:
+                connection.abort()
+                if not connection.used:
+                    raise
+            except BaseException:
+                connection.abort()
                 raise
-        except BaseException:
-            connection.abort()
-            raise
-    try:
-        if connection.status != 200:
-            raise refusal(
-                connection.status, await connection.body(_ERROR_BYTES), connection.headers.get(b"retry-after", b"")
-            )
-        yield connection
-    finally:
-        http.give_back(connection)
 
 
 async def _send(

@@ -5,6 +5,8 @@ servers state it in SAMPLE_RATE_HEADER. Upstream reads no `speed`; our engine se
 """
 
 import re
+from collections.abc import Mapping
+from urllib.parse import quote_from_bytes
 
 SFT = "/inference_sft"
 """Fields: tts_text, spk_id."""
@@ -49,3 +51,8 @@ def without_control(text: str) -> str:
     while "<|" in text or "|>" in text:
         text = _TAG.sub(" ", text).replace("<|", "< ").replace("|>", " >")
     return text
+
+
+def form(fields: Mapping[str, str]) -> bytes:
+    """The fields as application/x-www-form-urlencoded. Names are ours and need no escape."""
+    return "&".join([f"{name}={quote_from_bytes(value.encode())}" for name, value in fields.items()]).encode()

@@ -1,0 +1,187 @@
+"""`make bench`: what the gateway costs, side by side with the alternatives, in one run on one machine.
+
+Direct to the engine, through nginx, through the gateway, through a plain FastAPI + httpx design; the engine is the
+scripted one. Rounds are interleaved, so that a busy machine is equally unkind to all; the ratios are the result.
+"""
+
+import asyncio
+import re
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from bench.stand import Contender, contenders
+
+ROUNDS, ROUND_SECONDS = 5, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One round of wrk. Times in milliseconds."""
+
+    requests_per_second: float
+    p50: float
+    p99: float
+    cpu_ms: float
+    """Of the contender's process, for each request."""
+
+
+_WRK_REPORT = """
+done = function(summary, latency)
+  local e = summary.errors
+  local bad = e.status + e.connect + e.read + e.write + e.timeout
+  io.write(string.format('RESULT %d %d %d %d %d', summary.requests, summary.duration,
+    latency:percentile(50), latency:percentile(99), bad))
+end
+"""
+
+
+def main() -> None:
+    print("One run, interleaved rounds, medians. Ratios count; the times belong to this machine on this day.\n")
+    if not shutil.which("nginx"):
+        print("nginx is not installed: its column is left out.\n")
+    if shutil.which("wrk"):
+        with contenders() as all_contenders:
+            _load_table(all_contenders)
+    else:
+        print("wrk is not installed: requests per second are left out.\n")
+    with contenders(pieces=20, pause=0.01) as all_contenders:
+        _first_byte_table(all_contenders)
+    with contenders(pieces=200, pause=0.02) as all_contenders:
+        _cpu_table(all_contenders)
+    with contenders(pieces=2000, piece_bytes=64 * 1024) as all_contenders:
+        _memory_table(all_contenders)
+
+
+def _load_table(all_contenders: Sequence[Contender]) -> None:
+    for connections in (1, 32):
+        rounds: dict[str, list[Load]] = {one.name: [] for one in all_contenders}
+        for _ in range(ROUNDS):
+            for one in all_contenders:
+                rounds[one.name].append(_wrk(one, connections))
+        found = {name: _median(loads) for name, loads in rounds.items()}
+        print(f"### {connections} connection{'s' if connections > 1 else ''}, reply of 48 kB in 10 chunks\n")
+        _print(
+            ("", "requests/s", "p50 ms", "p99 ms", "added p50 ms", "CPU ms/request"),
+            (
+                (name, f"{it.requests_per_second:.0f}", f"{it.p50:.2f}", f"{it.p99:.2f}",
+                 f"{it.p50 - found['direct'].p50:.2f}", f"{it.cpu_ms:.3f}")
+                for name, it in found.items()
+            ),
+        )  # fmt: skip
+        _load_ratios(found, connections)
+
+
+def _load_ratios(found: dict[str, Load], connections: int) -> None:
+    ours, plain, direct = found["gateway"], found["plain"], found["direct"]
+    if "nginx" in found:
+        nginx = found["nginx"]
+        print(f"requests/s: {ours.requests_per_second / nginx.requests_per_second:.2f} × nginx")
+        if connections == 1:
+            print(f"added p50: {(ours.p50 - direct.p50) / max(nginx.p50 - direct.p50, 1e-9):.2f} × what nginx adds")
+    print(f"requests/s: {ours.requests_per_second / plain.requests_per_second:.1f} × FastAPI + httpx\n")
+
+
+def _wrk(one: Contender, connections: int) -> Load:
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(f"wrk.method, wrk.body = 'POST', '{one.body.decode()}'\n")
+        script.write(f"wrk.headers['Content-Type'] = '{one.content_type}'\n{_WRK_REPORT}")
+        script.flush()
+        before = one.cpu_seconds()
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{ROUND_SECONDS}s", "-s", script.name, one.url]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        cpu = one.cpu_seconds() - before
+    match = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+)", output)
+    assert match, output
+    requests, duration, p50, p99, bad = map(int, match.groups())
+    assert not bad, f"{one.name}: {bad} of {requests} requests failed"
+    return Load(requests / duration * 1e6, p50 / 1000, p99 / 1000, cpu * 1000 / requests)
+
+
+def _median(loads: Sequence[Load]) -> Load:
+    return Load(*(statistics.median(getattr(load, name) for load in loads) for name in Load.__slots__))
+
+
+def _first_byte_table(all_contenders: Sequence[Contender]) -> None:
+    times: dict[str, list[float]] = {one.name: [] for one in all_contenders}
+    with httpx.Client() as client:
+        for _ in range(40):
+            for one in all_contenders:
+                times[one.name].append(_first_byte(client, one))
+    print("### Time to the first byte of audio, engine pausing 10 ms before each piece, 1 connection\n")
+    direct = statistics.median(times["direct"])
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    rows = ((name, f"{it * 1000:.2f}", f"{(it - direct) * 1000:.2f}") for name, it in medians.items())
+    _print(("", "p50 ms", "added ms"), rows)
+
+
+def _first_byte(client: httpx.Client, one: Contender) -> float:
+    started = time.perf_counter()
+    with client.stream("POST", one.url, content=one.body, headers={"content-type": one.content_type}) as answer:
+        chunks = answer.iter_raw()
+        next(chunks)
+        first = time.perf_counter() - started
+        for _ in chunks:
+            pass
+    return first
+
+
+def _cpu_table(all_contenders: Sequence[Contender]) -> None:
+    print("### CPU for streamed audio: 20 streams at a time, 4.8 kB every 20 ms, 24 kHz\n")
+    minutes = 20 * 200 * 4800 / 2 / 24000 / 60
+    rows = []
+    for one in all_contenders:
+        before = one.cpu_seconds()
+        asyncio.run(_streams(one, 20))
+        rows.append((one.name, f"{(one.cpu_seconds() - before) * 1000 / minutes:.1f}"))
+    _print(("", "CPU ms for each minute of audio"), rows)
+
+
+async def _streams(one: Contender, count: int) -> None:
+    async with httpx.AsyncClient(timeout=60) as client, asyncio.TaskGroup() as tasks:
+        for _ in range(count):
+            tasks.create_task(_read(client, one))
+
+
+async def _read(client: httpx.AsyncClient, one: Contender) -> int:
+    size = 0
+    headers = {"content-type": one.content_type}
+    async with client.stream("POST", one.url, content=one.body, headers=headers) as answer:
+        async for chunk in answer.aiter_raw():
+            size += len(chunk)
+    return size
+
+
+def _memory_table(all_contenders: Sequence[Contender]) -> None:
+    print("### Memory: RSS before and after 1 GB streamed, in replies of 131 MB\n")
+    rows = []
+    for one in all_contenders:
+        asyncio.run(_one_after_the_other(one, 1))
+        before = one.rss()
+        size = asyncio.run(_one_after_the_other(one, 8))
+        grown = (one.rss() - before) / 1e6
+        rows.append((one.name, f"{size / 1e9:.2f}", f"{before / 1e6:.1f}", f"{grown:+.1f}"))
+    _print(("", "GB streamed", "RSS MB before", "growth MB"), rows)
+
+
+async def _one_after_the_other(one: Contender, count: int) -> int:
+    async with httpx.AsyncClient(timeout=60) as client:
+        return sum([await _read(client, one) for _ in range(count)])
+
+
+def _print(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    head = list(head)
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
