@@ -45,14 +45,19 @@ open_or_seal() {
   fi
 }
 
+# Three times in a row: right after an engine is exchanged, the gateway still believes the old one.
 wait_until_ready() {
-  local answer limit=${UP_TIMEOUT:-300}
+  local answer in_a_row=0 limit=${UP_TIMEOUT:-300}
   if [[ $device == gpu ]]; then limit=${UP_TIMEOUT:-3600}; fi  # the first start may download models
   limit=$((SECONDS + limit))
-  until answer=$(docker exec "$(container gateway)" python -ISc "$ASK" 2>/dev/null); do
-    answer=${answer:-the gateway does not answer}
-    if ((SECONDS >= limit)); then give_up "not ready in time: $answer"; fi
-    if crashing; then give_up "a service keeps stopping: $answer"; fi
+  while ((in_a_row < 3)); do
+    if answer=$(docker exec "$(container gateway)" python -ISc "$ASK" 2>/dev/null); then
+      ((in_a_row += 1))
+    else
+      in_a_row=0 answer=${answer:-the gateway does not answer}
+      if ((SECONDS >= limit)); then give_up "not ready in time: $answer"; fi
+      if crashing; then give_up "a service keeps stopping: $answer"; fi
+    fi
     sleep 1
   done
   echo "voxgate: ready on $("${compose[@]}" port gateway 9090) and $("${compose[@]}" port gateway 8383)"

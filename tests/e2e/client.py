@@ -3,8 +3,10 @@
 import io
 import struct
 import subprocess
+import threading
 import time
 import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -102,3 +104,62 @@ def closed(wav: bytes) -> bytes:
     """A streamed WAV, whose header claims no length or an endless one, with the length that it has."""
     assert wav[:4] == b"RIFF" and wav[8:16] == b"WAVEfmt " and wav[36:40] == b"data", wav[:48]
     return wav[:4] + struct.pack("<I", len(wav) - 8) + wav[8:40] + struct.pack("<I", len(wav) - 44) + wav[44:]
+
+
+class Callers:
+    """Clients that keep asking, each in its own thread, and note every answer that breaks the contract.
+
+    The contract while an engine is exchanged: whole audio, or 503 with Retry-After.
+    """
+
+    def __init__(self, url: str, voice: str) -> None:
+        self.url, self.voice = url, voice
+        self.wronged: list[str] = []
+        self._served: list[float] = []
+        self._whole = 0
+        self._over = threading.Event()
+        asks = (self._ask_for_a_stream, self._ask_for_a_file)
+        self._threads = [threading.Thread(target=self._run, args=(ask,)) for ask in asks]
+
+    def __enter__(self) -> "Callers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def served_since(self, when: float) -> bool:
+        return any(at > when for at in self._served)
+
+    def _run(self, ask: Callable[[httpx.Client], httpx.Response]) -> None:
+        with connect(self.url) as http:
+            while not self._over.is_set():
+                try:
+                    self._judge(ask(http))
+                except Exception as exc:  # whatever it is, a client saw it
+                    self.wronged.append(repr(exc))
+
+    def _judge(self, answer: httpx.Response) -> None:
+        if answer.status_code == 503:
+            assert answer.headers.get("retry-after"), "503 without Retry-After"
+            time.sleep(0.1)
+            return
+        assert answer.status_code == 200, f"{answer.status_code} {answer.text}"
+        assert seconds(answer.content) > 0.3, "a 200 without its audio"
+        self._served.append(time.monotonic())
+
+    def _ask_for_a_stream(self, http: httpx.Client) -> httpx.Response:
+        answer = http.post("/api/synthesize", json={"text": "hello world", "speaker_id": ENGLISH_MALE})
+        if answer.status_code == 200:
+            self._whole = max(self._whole, len(answer.content))
+            assert len(answer.content) > 0.95 * self._whole, "a 200 cut short"
+        return answer
+
+    def _ask_for_a_file(self, http: httpx.Client) -> httpx.Response:
+        # A new text each time: what was said before would be answered from its file.
+        text = f"hello world {time.monotonic_ns()}"
+        answer = http.post("/v1/tts", json={"device_id": "swap", "voice_id": self.voice, "text": text})
+        return http.get(answer.json()["data"]["audioUrl"]) if answer.status_code == 200 else answer

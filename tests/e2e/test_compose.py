@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import subprocess
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -31,7 +30,7 @@ for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
     if stat.read_text().rsplit(")")[1].split()[1] == "1":
         os.kill(int(stat.parent.name), signal.SIGKILL)
 """
-GO_OUTSIDE = f"import socket; socket.create_connection(('{DOCUMENTATION_ADDRESS}', 80), timeout=2)"
+GO_OUTSIDE = f"import socket; socket.create_connection(('{DOCUMENTATION_ADDRESS}', 80), timeout=2)"  # raises OSError
 
 
 class Stack:
@@ -158,11 +157,11 @@ def test_the_gateway_image_is_small_and_has_no_torch(stack: Stack) -> None:
 
 
 def test_sealed_engines_reach_nothing_outside(stack: Stack, http: httpx.Client) -> None:
-    assert _default_routes(stack, "tts"), "an open engine is to have a way to its models"
+    assert _ways_out(stack, "tts") == ["downloads"]
     assert "SEALED has changed" in stack.make("up", SEALED="true")
     for engine in ENGINES:
-        assert not _default_routes(stack, engine)
-        assert "unreachable" in stack.python(engine, GO_OUTSIDE).stderr
+        assert _ways_out(stack, engine) == []
+        assert "Error" in stack.python(engine, GO_OUTSIDE).stderr
     assert client.speak_and_understand(http, "hello world") == "hello world"
 
 
@@ -183,7 +182,7 @@ def test_clients_outlive_the_swap_of_an_engine(stack: Stack, http: httpx.Client,
     docker("tag", stack.images["tts"], other)
     stack.images["tts-b"] = other
 
-    with Callers(stack.url, voice) as callers:
+    with client.Callers(stack.url, voice) as callers:
         stack.make("up", TTS_IMAGE=other)
         swapped = time.monotonic()
         _wait_until(lambda: callers.served_since(swapped), "a caller to be served by the new engine")
@@ -211,60 +210,6 @@ def test_down_leaves_nothing(stack: Stack) -> None:
     assert not stack.leftovers()
 
 
-class Callers:
-    """Clients that keep asking, each in its own thread, and note every answer that breaks the contract.
-
-    The contract while an engine is exchanged: whole audio, or 503 with Retry-After.
-    """
-
-    def __init__(self, url: str, voice: str) -> None:
-        self.url, self.voice = url, voice
-        self.wronged: list[str] = []
-        self._served: list[float] = []
-        self._over = threading.Event()
-        asks = (self._ask_for_a_stream, self._ask_for_a_file)
-        self._threads = [threading.Thread(target=self._run, args=(ask,)) for ask in asks]
-
-    def __enter__(self) -> "Callers":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def served_since(self, when: float) -> bool:
-        return any(at > when for at in self._served)
-
-    def _run(self, ask: Callable[[httpx.Client], httpx.Response]) -> None:
-        with client.connect(self.url) as http:
-            while not self._over.is_set():
-                try:
-                    self._judge(ask(http))
-                except (httpx.HTTPError, AssertionError) as exc:
-                    self.wronged.append(repr(exc))
-
-    def _judge(self, answer: httpx.Response) -> None:
-        if answer.status_code == 503:
-            assert answer.headers.get("retry-after"), "503 without Retry-After"
-            time.sleep(0.1)
-            return
-        assert answer.status_code == 200, f"{answer.status_code} {answer.text}"
-        assert client.seconds(answer.content) > 0.3, "a 200 without its audio"
-        self._served.append(time.monotonic())
-
-    def _ask_for_a_stream(self, http: httpx.Client) -> httpx.Response:
-        return http.post("/api/synthesize", json={"text": "hello world", "speaker_id": client.ENGLISH_MALE})
-
-    def _ask_for_a_file(self, http: httpx.Client) -> httpx.Response:
-        # A new text each time: what was said before would be answered from its file.
-        text = f"hello world {time.monotonic_ns()}"
-        answer = http.post("/v1/tts", json={"device_id": "swap", "voice_id": self.voice, "text": text})
-        return http.get(answer.json()["data"]["audioUrl"]) if answer.status_code == 200 else answer
-
-
 # Private
 
 
@@ -288,9 +233,11 @@ def _published(inspected: dict[str, Any]) -> dict[int, int]:
     return {int(inner.split("/")[0]): int(outer[0]["HostPort"]) for inner, outer in ports.items() if outer}
 
 
-def _default_routes(stack: Stack, service: str) -> list[str]:
-    routes = stack.python(service, "print(open('/proc/net/route').read())").stdout.splitlines()[1:]
-    return [route for route in routes if route.split()[1:2] == ["00000000"]]
+def _ways_out(stack: Stack, service: str) -> list[str]:
+    """Its networks that are not internal. (Docker 20.10 sets a default route in internal ones too, leading nowhere.)"""
+    networks = stack.inspect(service)["NetworkSettings"]["Networks"]
+    internal = {name: docker("network", "inspect", "-f", "{{.Internal}}", name) for name in networks}
+    return [name.rpartition("_")[2] for name, is_internal in internal.items() if is_internal == "false"]
 
 
 def _told(http: httpx.Client) -> int:
