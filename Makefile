@@ -9,7 +9,10 @@ run: .venv/run   ## the gateway on the embedded engines: no GPU, no Docker, no d
 	@exec $(BIN)/python -m gateway run $(ARGS)
 
 test: .venv/dev  ## every test that needs no Docker and no GPU
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -m "not docker and not gpu" $(ARGS)
+
+bench: .venv/dev ## what the gateway costs, beside nginx and a plain design (Debian: nginx, wrk)
+	@$(BIN)/python -m bench.gateway && $(BIN)/python -m bench.normalise
 
 check: .venv/dev ## lint, format and types
 	@$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy
@@ -43,4 +46,4 @@ lock: .venv/dev  ## pin the newest versions in requirements/*.lock
 .venv/dev: requirements/dev.lock
 	@$(PYTHON) deploy/environment.py $@ $<
 
-.PHONY: help run test check up down ps logs build env lock
+.PHONY: help run test bench check up down ps logs build env lock
