@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 
 from engines.scripted import ScriptedEngine
@@ -16,6 +17,9 @@ from gateway.serve import Server, configuration, listen
 from gateway.settings import Settings
 from gateway.state import State
 from gateway.wire import wav
+
+hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("same every time")
 
 SHARED_AUDIO = Path(__file__).resolve().parents[2] / "shared" / "audio"
 

@@ -7,6 +7,8 @@ Ours: {"status": "healthy" | "loading" | "failed", "state": "ready" | "loading" 
 import json
 from dataclasses import dataclass
 
+from gateway.wire import answers
+
 PATH = "/health"
 _STATUS = {"ready": "healthy", "loading": "loading", "failed": "failed"}
 
@@ -31,15 +33,13 @@ def encode(report: Report) -> tuple[int, bytes]:
 def decode(status: int, body: bytes) -> Report:
     """What an engine's answer means, whoever's engine it is."""
     try:
-        found = json.loads(body)
+        found = answers.read(body)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
         found = {}
-    state = found.get("state") if found.get("state") in _STATUS else None
-    if state is None:
+    state = answers.text(found, "state")
+    if state not in _STATUS:
         state = "ready" if status < 500 else "loading" if status == 503 else "failed"
-    reason = str(found.get("reason") or "")[:300]
+    reason = answers.text(found, "reason", 300)
     if state == "failed" and not reason:
         reason = f"its /health answered {status}"
-    return Report(str(state), str(found.get("model") or "")[:200], str(found.get("device") or "")[:100], reason)
+    return Report(state, answers.text(found, "model", 200), answers.text(found, "device", 100), reason)

@@ -7,6 +7,8 @@ Answers: 200 {"text", "language", "success": true}; 4xx and 5xx {"error", "succe
 import json
 import re
 
+from gateway.wire import answers
+
 PATH = "/api/transcribe"
 AUDIO, LANGUAGE, HOTWORDS = "audio", "language", "hotwords"
 
@@ -61,16 +63,17 @@ def error(text: str) -> bytes:
 
 def read_result(body: bytes) -> tuple[str, str]:
     """(text, language) of a 200 answer. Raises ValueError."""
-    found = json.loads(body)
-    if not isinstance(found, dict) or not isinstance(found.get("text"), str):
+    found = answers.read(body)
+    if not isinstance(found.get("text"), str):
         raise ValueError("no text in it")
-    return found["text"], str(found.get("language") or "")
+    return answers.text(found, "text"), answers.text(found, "language", 50)
 
 
 def read_error(body: bytes) -> str:
     """What an answer of another status says, in one line; empty where it says nothing readable."""
     try:
-        found = json.loads(body)
-        return " ".join(str(found.get("error") or found.get("message") or found.get("detail") or "").split())[:500]
-    except (ValueError, AttributeError):
+        found = answers.read(body)
+    except ValueError:
         return " ".join(body.decode(errors="replace").split())[:200]
+    says = (answers.text(found, name) for name in ("error", "message", "detail"))
+    return " ".join(next(filter(None, says), "").split())[:500]
