@@ -59,7 +59,8 @@ async def train(http: Exchange) -> None:
 async def _reference(state: State, source: upload.Saved, work: Path) -> tuple[bytes, str]:
     """(PCM, digest) of an uploaded reference; what the same bytes gave before is not made again."""
     settings = state["settings"]
-    digest = hashlib.sha256(f"{reference.VERSION}:{source.digest}".encode()).hexdigest()
+    depends = (reference.VERSION, settings.reference_keep_seconds, settings.reference_min_speech_seconds, source.digest)
+    digest = hashlib.sha256(repr(depends).encode()).hexdigest()
     async with state["references"].hold(digest):
         if (pcm := await state["voices"].known(digest)) is None:
             async with state["decoding"].enter():

@@ -1,0 +1,148 @@
+"""`voxgate run`: the gateway and the embedded engines as real processes, from the first request to the last signal."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from gateway.supervise import free_port
+from tests.e2e import client
+
+ROOT = Path(__file__).parents[2]
+AUDIO = ROOT.parent / "shared" / "audio"
+
+
+@dataclass(slots=True)
+class Stack:
+    """A running supervisor."""
+
+    supervisor: psutil.Process
+    http: httpx.Client
+    data: Path
+    avatar_port: int
+
+    def processes(self) -> list[psutil.Process]:
+        return [self.supervisor, *self.supervisor.children(recursive=True)]
+
+    def process(self, module: str) -> psutil.Process:
+        """The one that runs `python -m module`."""
+        return next(it for it in self.supervisor.children() if module in it.cmdline())
+
+    def state(self, engine: str) -> str:
+        state: str = self.http.get("/health").json()["engines"][engine]["state"]
+        return state
+
+
+@contextmanager
+def running(data: Path) -> Iterator[Stack]:
+    port, avatar_port = free_port(), free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VOXGATE_")}
+    environment |= {
+        "VOXGATE_PORT": str(port),
+        "VOXGATE_AVATAR_PORT": str(avatar_port),
+        "VOXGATE_HOST": "127.0.0.1",
+        "VOXGATE_DATA_DIR": str(data),
+    }
+    supervisor = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "run"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+    )
+    try:
+        with client.connect(f"http://127.0.0.1:{port}") as http:
+            stack = Stack(psutil.Process(supervisor.pid), http, data, avatar_port)
+            until(lambda: ready(http), 60)
+            yield stack
+    finally:
+        supervisor.terminate()
+        supervisor.wait(10)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running(tmp_path_factory.mktemp("run")) as stack:
+        yield stack
+
+
+def test_a_recording_becomes_a_voice_that_reads_a_text(stack: Stack, tmp_path: Path) -> None:
+    client.clone_a_voice_and_speak(stack.http, tmp_path)
+
+
+def test_speech_becomes_words(stack: Stack) -> None:
+    if not (AUDIO / "hello_world_en.wav").exists():
+        pytest.skip("no recorded speech beside the repository")
+    spoken = client.transcribe(stack.http, (AUDIO / "hello_world_en.wav").read_bytes(), "英文")
+    assert spoken == "hello world"
+
+
+def test_what_is_said_is_understood(stack: Stack) -> None:
+    if "flite" not in stack.http.get("/health").json()["engines"]["tts"]["model"]:
+        pytest.skip("libflite is not on this machine: recognition does not understand espeak-ng's English")
+    assert client.speak_and_understand(stack.http) == "what time is it"
+
+
+def test_a_language_that_cannot_be_recognised_is_refused_with_those_that_can(stack: Stack) -> None:
+    sound = client.synthesize(stack.http, "你好", "中文女")
+    answer = stack.http.post("/api/transcribe", data={"language": "中文"}, files={"audio": ("a.wav", sound)})
+    assert answer.status_code == 400
+    assert "英文" in answer.json()["error"]
+
+
+def test_the_second_port_is_the_same_gateway(stack: Stack) -> None:
+    assert httpx.get(f"http://127.0.0.1:{stack.avatar_port}/health").json()["message"] == "ok"
+
+
+@pytest.mark.parametrize(("engine", "module"), [("tts", "engines.tts"), ("asr", "engines.asr")])
+def test_a_killed_engine_shows_in_health_and_comes_back(stack: Stack, engine: str, module: str) -> None:
+    stack.process(module).kill()
+    until(lambda: stack.state(engine) != "ready", 5)
+    assert stack.http.get("/ready").status_code == 503
+    until(lambda: ready(stack.http), 30)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_everything_within_five_seconds(tmp_path: Path, number: signal.Signals) -> None:
+    with running(tmp_path) as stack:
+        everyone = stack.processes()
+        stack.supervisor.send_signal(number)
+        _, alive = psutil.wait_procs(everyone, timeout=5)
+        assert alive == []
+
+
+def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
+    with running(tmp_path) as stack:
+        everyone = stack.processes()
+        stack.supervisor.kill()
+        _, alive = psutil.wait_procs(everyone, timeout=5)
+        assert alive == []
+
+
+def test_voices_survive_a_kill_of_everything(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as stack:
+        voice = client.train(stack.http, "d", client.reference(stack.http, tmp_path))
+        stack.supervisor.kill()
+    with running(tmp_path / "data") as stack:
+        assert stack.http.get(f"/v1/voices/{voice}", params={"device_id": "d"}).json()["data"]["status"] == "ready"
+        assert client.seconds(client.speak(stack.http, "d", voice, "hello")) > 0.2
+
+
+def ready(http: httpx.Client) -> bool:
+    try:
+        return http.get("/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def until(true: Callable[[], bool], seconds: float) -> None:
+    """Waits for a condition; fails when that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
