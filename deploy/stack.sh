@@ -12,10 +12,14 @@ r = c.getresponse(); print(r.read().decode()); raise SystemExit(r.status != 200)
 export COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-voxgate}
 compose+=(-f compose.yaml)
 if [[ $device == cpu ]]; then compose+=(-f deploy/compose.cpu.yaml); fi
-if [[ -f deploy/.env ]]; then
-  compose+=(--env-file deploy/.env)
-  export SETTINGS=${SETTINGS:-deploy/.env}
-fi
+env_file=${ENV_FILE:-deploy/.env}
+if [[ -f $env_file ]]; then compose+=(--env-file "$env_file"); else env_file=/dev/null; fi
+
+# The gateway is given settings and nothing else; the environment comes last, because it wins.
+SETTINGS=$(mktemp)
+export SETTINGS
+trap 'rm -f "$SETTINGS"' EXIT
+{ cat "$env_file" && env; } | grep '^VOXGATE_' >"$SETTINGS" || true
 
 up() {
   echo "voxgate: ${device^^} ($reason)"

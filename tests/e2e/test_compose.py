@@ -49,10 +49,11 @@ class Stack:
             "COMPOSE_PROJECT_NAME": name,
             "DEVICE": "cpu",
             "SEALED": "false",
-            "SETTINGS": "deploy/env.example",
+            "ENV_FILE": "none, though the developer may have one",
             "UP_TIMEOUT": "180",
             "VOXGATE_HOST": "127.0.0.1",
             "VOXGATE_PORT": str(self.port),
+            "VOXGATE_TEXT_MAX_CHARS": "500",
             "VOXGATE_AVATAR_PORT": str(avatar_port),
         }
 
@@ -127,6 +128,11 @@ def test_a_client_clones_a_voice_and_speaks_with_it(http: httpx.Client, tmp_path
 
 def test_recognition_understands_what_synthesis_says(http: httpx.Client) -> None:
     assert client.speak_and_understand(http, "what time is it") == "what time is it"
+
+
+def test_a_setting_of_the_environment_reaches_the_gateway(http: httpx.Client) -> None:
+    client.synthesize(http, "a " * 249, client.ENGLISH_MALE)
+    assert http.post("/api/synthesize", json={"text": "a " * 251, "speaker_id": client.ENGLISH_MALE}).is_client_error
 
 
 def test_the_gateway_alone_publishes_ports(stack: Stack) -> None:
