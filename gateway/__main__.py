@@ -42,7 +42,7 @@ def _print(command: str) -> int:
     else:
         from gateway.app import build
 
-        print(json.dumps(build(Settings()).app.rest.openapi(), ensure_ascii=False, indent=1))
+        print(json.dumps(build(Settings()).rest.openapi(), ensure_ascii=False, indent=1))
     return 0
 
 

@@ -25,7 +25,7 @@ from gateway.files import Downloads, Files
 from gateway.normalise import Decoder
 from gateway.repeats import Repeats
 from gateway.replicas import Replicas
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.state import State
 from gateway.surfaces import desktop, downloads, funaudio, service, voices
 from gateway.tasks import KeyedLocks, SharedWork, forever, task_group
@@ -64,7 +64,7 @@ class Door:
         return self._allowed.get(downloads.PREFIX if path.startswith(downloads.PREFIX) else path, "")
 
 
-def build(settings: Settings) -> Any:
+def build(settings: Settings) -> "Cors":
     """The ASGI application. Raises SettingsError where a setting names what does not exist."""
     adapters.check(settings)
     rest = FastAPI(
@@ -82,7 +82,7 @@ def build(settings: Settings) -> Any:
     rest.add_exception_handler(HTTPException, partial(_refuse, door))
     rest.openapi = apidoc.with_direct_paths(rest.openapi)  # type: ignore[method-assign]
     return Cors(
-        door,  # type: ignore[arg-type]
+        door,
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
         allow_headers=("*",),
@@ -92,6 +92,10 @@ def build(settings: Settings) -> Any:
 
 class Cors(CORSMiddleware):
     """For requests of web pages, which name their origin; all others go straight in."""
+
+    def __init__(self, door: Door, **rules: Any) -> None:
+        super().__init__(door, **rules)  # type: ignore[arg-type]
+        self.rest = door.rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
         if scope["type"] == "http" and any(name == b"origin" for name, _ in scope["headers"]):
@@ -119,7 +123,11 @@ async def _refuse(door: Door, request: Request, exc: Exception) -> Response:
 @asynccontextmanager
 async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
     async with AsyncExitStack() as stack:
-        state = await _state(settings, stack)
+        try:
+            state = await _state(settings, stack)
+        except SettingsError as exc:
+            app.state.refused = exc  # serve.py says it in one line
+            raise
         tasks = await stack.enter_async_context(task_group())
         watch = [
             tasks.create_task(forever(replicas.refresh, settings.health_interval, _failed("health")))

@@ -40,6 +40,14 @@ def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() != _OURS)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     for chatty in ("alembic", "aiosqlite", "asyncio", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what we have logged ourselves, nor the traceback of a refused setting, which is said in one line."""
+    text = record.getMessage()
+    return (
+        text != _OURS and "SettingsError" not in text and "DatabaseUnusable" not in text and "startup fail" not in text
+    )

@@ -26,20 +26,25 @@ def serve(settings: Settings) -> int:
     sockets = [listen(settings.host, port) for port in ports]
     config = configuration(app, settings)
     server = Server(config)
-    log.info("listening", host=settings.host, ports=[one.getsockname()[1] for one in sockets])
     try:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # uvicorn's ways of saying that it was stopped, or never started
         pass
+    refused: SettingsError | None = getattr(app.rest.state, "refused", None)
+    if refused is not None:
+        raise refused
     return 0 if server.started else 1
 
 
 class Server(uvicorn.Server):
-    """uvicorn, without its banner."""
+    """uvicorn, with our line when it listens."""
 
-    def _log_started_message(self, listeners: Any) -> None:
-        pass
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, ports = sockets[0].getsockname()[0], [one.getsockname()[1] for one in sockets]
+            log.info("listening", host=host, ports=ports)
 
 
 def configuration(app: Any, settings: Settings) -> uvicorn.Config:
