@@ -6,13 +6,13 @@ Rule 2: its voices speak at 16 kHz; whoever takes their samples resamples them.
 
 import ctypes
 from collections.abc import Callable
-from ctypes.util import find_library
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 LOCK = Lock()
+_FILE = "lib{}.so.1"
 _GO_ON, _STOP = 0, -1
 
 
@@ -91,6 +91,4 @@ class Flite:
 
 
 def _library(name: str) -> ctypes.CDLL:
-    found = find_library(name) or f"lib{name}.so.1"
-    # Global, because the voices find flite's own functions in the process.
-    return ctypes.CDLL(found, mode=ctypes.RTLD_GLOBAL)
+    return ctypes.CDLL(_FILE.format(name))

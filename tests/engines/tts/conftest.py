@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import Thread
 from time import monotonic, sleep
 
@@ -9,6 +9,8 @@ import uvicorn
 from engines.tts.backends import Backend
 from engines.tts.backends.embedded import Embedded
 from engines.tts.server import create_app
+
+Serving = Callable[[Backend], AbstractContextManager[int]]
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +36,7 @@ def without_flite() -> Embedded:
 
 
 @pytest.fixture
-def serving() -> Callable[[Backend], "contextmanager[int]"]:
+def serving() -> Serving:
     """A real server on a real socket, in a thread: `with serving(backend) as port`."""
 
     @contextmanager

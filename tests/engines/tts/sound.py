@@ -4,6 +4,7 @@ import io
 import struct
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,16 +17,17 @@ SHARED = Path(__file__).parents[4] / "shared" / "audio"
 
 
 def spoken(
-    backend: Backend, text: str, *, speaker: str = "中文女", prompt: Prompt | None = None, **more: object
+    backend: Backend, text: str, *, speaker: str = "中文女", prompt: Prompt | None = None, **more: Any
 ) -> Samples:
     """-1..1 at RATE Hz."""
     mode = cosyvoice.ZERO_SHOT if prompt else cosyvoice.SFT
-    job = Job(mode=mode, text=text, speaker=speaker, prompt=prompt, **more)  # type: ignore[arg-type]
+    job = Job(mode=mode, text=text, speaker=speaker, prompt=prompt, **more)
     return from_pcm(b"".join(backend.speak(job, lambda: False)))
 
 
 def from_pcm(data: bytes) -> Samples:
-    return np.frombuffer(data, "<i2").astype(np.float32) / 32_768
+    samples: Samples = np.divide(np.frombuffer(data, "<i2"), 32_768, dtype=np.float32)
+    return samples
 
 
 def prompt(samples: Samples, rate: int = RATE) -> Prompt:
@@ -44,7 +46,7 @@ def wav_of(samples: Samples, rate: int = RATE, channels: int = 1) -> bytes:
 
 def tone(hertz: float, seconds: float, rate: int = RATE) -> Samples:
     at = np.arange(int(seconds * rate)) / rate
-    return sum(np.sin(2 * np.pi * hertz * n * at) / n for n in range(1, 6)).astype(np.float32) / 4
+    return np.asarray(sum(np.sin(2 * np.pi * hertz * n * at) / (4 * n) for n in range(1, 6)), np.float32)
 
 
 def recorded(name: str) -> tuple[Samples, int]:

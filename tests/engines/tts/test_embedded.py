@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def test_what_cannot_be_read_is_refused_before_anything_is_made(
 
 
 def test_speed_and_instructions_change_the_length(without_flite: Embedded) -> None:
-    def length(**more: object) -> int:
+    def length(**more: Any) -> int:
         return len(spoken(without_flite, "我们下午三点在图书馆门口见面", **more))
 
     normal = length()

@@ -23,7 +23,7 @@ def test_noise_and_silence_have_no_pitch() -> None:
 @pytest.mark.parametrize("beats", [2.0, 4.0, 6.0])
 def test_a_voice_that_swells_so_often_a_second_has_that_rate(beats: float) -> None:
     at = np.arange(4 * RATE) / RATE
-    swelling = tone(150, 4.0) * (0.55 + 0.45 * np.sin(2 * np.pi * beats * at)).astype(np.float32)
+    swelling = np.asarray(tone(150, 4.0) * (0.55 + 0.45 * np.sin(2 * np.pi * beats * at)), np.float32)
     assert measure(swelling, RATE).rate == pytest.approx(beats, rel=0.15)
 
 
@@ -35,6 +35,6 @@ def test_pauses_do_not_slow_a_voice_down(without_flite: Embedded) -> None:
 
 def test_a_quiet_recording_measures_as_a_loud_one(without_flite: Embedded) -> None:
     said = spoken(without_flite, "我们下午三点在图书馆门口见面")
-    loud, quiet = measure(said, RATE), measure(said / 30, RATE)
+    loud, quiet = measure(said, RATE), measure(np.asarray(said / 30, np.float32), RATE)
     assert quiet.f0 == pytest.approx(loud.f0, rel=0.01)
     assert quiet.rate == pytest.approx(loud.rate, rel=0.05)

@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from threading import Event
 from time import monotonic, sleep
 from urllib.parse import urlencode
@@ -11,16 +10,13 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from engines.tts.backends import Backend
 from engines.tts.backends.embedded import Embedded
 from engines.tts.backends.espeak import LOCK
 from engines.tts.backends.espeak_voices import EspeakVoices
 from engines.tts.job import Job
 from gateway.wire import cosyvoice as wire
 
-from .conftest import until
-
-Serving = Callable[[Backend], AbstractContextManager[int]]
+from .conftest import Serving, until
 
 
 class Endless:
