@@ -21,6 +21,7 @@ from gateway.wire import engine_health, funasr_http
 
 _ERROR_BYTES = 16 * 1024
 _HEALTH_SECONDS = 2.0
+_MAX_WAIT = 3600
 _UPLOAD_CHUNK = 256 * 1024
 
 
@@ -88,18 +89,19 @@ async def _send(
         size = file.stat().st_size
         connection = await http.send(base, b"POST", path, headers, [before], more=size + len(after))
         try:
-            await _upload(connection, content)
-            connection.write([after])
+            await _upload(connection, content, after)
         except BaseException:
             connection.abort()
             raise
     return connection
 
 
-async def _upload(connection: Connection, content: BinaryIO) -> None:
-    while not connection.headed and (chunk := await asyncio.to_thread(content.read, _UPLOAD_CHUNK)):
-        connection.write([chunk])
-        await connection.drain()
+async def _upload(connection: Connection, content: BinaryIO, after: bytes) -> None:
+    """Stops early where the engine answers early: that answer is what counts then."""
+    while chunk := await asyncio.to_thread(content.read, _UPLOAD_CHUNK):
+        if not await connection.upload(chunk):
+            return
+    await connection.upload(after)
 
 
 def refusal(status: int, body: bytes, retry_after: bytes) -> GatewayError:
@@ -108,7 +110,7 @@ def refusal(status: int, body: bytes, retry_after: bytes) -> GatewayError:
     if status in (400, 413, 415, 422) and says:
         return BadRequest(says, code="engine_refused")
     if status in (429, 503):
-        wait = int(retry_after) if retry_after.isdigit() else EngineBusy.retry_after
+        wait = min(int(retry_after[:9]), _MAX_WAIT) if retry_after.isdigit() else EngineBusy.retry_after
         return EngineBusy(f"the engine cannot take it now: {says or status}", retry_after=wait)
     return EngineBroke(f"the engine answered {status}: {says}" if says else f"the engine answered {status}")
 
@@ -117,15 +119,24 @@ async def health(http: Client, base: str) -> EngineHealth:
     """What `GET /health` of an engine says. Never raises for one that is down."""
     try:
         async with asyncio.timeout(_HEALTH_SECONDS):
-            connection = await http.send(base, b"GET", engine_health.PATH)
-            try:
-                await connection.head()
-                answer = await connection.body(_ERROR_BYTES)
-            finally:
-                http.give_back(connection)
+            status, answer = await _ask(http, base, engine_health.PATH)
     except TimeoutError:
         return EngineHealth(State.DOWN, reason=f"no answer within {_HEALTH_SECONDS:g} s")
     except EngineError as exc:
         return EngineHealth(State.DOWN, reason=str(exc))
-    report = engine_health.decode(connection.status, answer)
+    report = engine_health.decode(status, answer)
     return EngineHealth(State(report.state), report.model, report.device, report.reason)
+
+
+async def _ask(http: Client, base: str, path: str) -> tuple[int, bytes]:
+    """(status, body) of a GET, over another connection where a kept one turns out to be closed."""
+    while True:
+        connection = await http.send(base, b"GET", path)
+        try:
+            await connection.head()
+            return connection.status, await connection.body(_ERROR_BYTES)
+        except EngineUnavailable:
+            if not connection.used:
+                raise
+        finally:
+            http.give_back(connection)

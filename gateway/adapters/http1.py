@@ -63,7 +63,7 @@ class Client:
         target = (prefix + path).encode()
         head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (method, target, host, length, headers)
         connection = self._take(base) or await self._open(base)
-        connection.begin(self._loop.time())
+        connection.begin(self._loop.time(), more)
         connection.write([head, *body])
         return connection
 
@@ -74,6 +74,9 @@ class Client:
             self._kept[connection.base].append(connection)
         else:
             connection.abort()
+
+    def remember(self, connection: "Connection") -> None:
+        self._all.add(connection)
 
     def forget(self, connection: "Connection") -> None:
         self._all.discard(connection)
@@ -101,7 +104,6 @@ class Client:
             raise EngineUnavailable(f"the engine does not accept a connection within {self._connect:g} s") from None
         except OSError as exc:
             raise EngineUnavailable(f"the engine cannot be reached ({type(exc).__name__})") from exc
-        self._all.add(connection)
         return connection
 
     def _tick(self) -> None:
@@ -123,15 +125,15 @@ class Connection(asyncio.Protocol):
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
-        self._writable: asyncio.Future[None] | None = None
-        self._lost = self._busy = False
+        self._lost = self._busy = self._full = False
 
-    def begin(self, now: float) -> None:
-        """Makes ready for one request."""
+    def begin(self, now: float, more: int = 0) -> None:
+        """Makes ready for one request, of which `more` bytes will come by `upload`."""
         self._parser = httptools.HttpResponseParser(self)
         self._buffer: list[bytes] = []
         self._buffered = self._head_bytes = 0
-        self._error: EngineError | None = None
+        self._owed = more
+        self._error: EngineError | None = _no_answer() if self._lost else None
         self._reading = True
         self._busy, self.headed, self.complete, self._framed = True, False, False, False
         self.status, self.headers = 0, {}
@@ -142,13 +144,22 @@ class Connection(asyncio.Protocol):
     def write(self, pieces: Sequence[bytes]) -> None:
         self._transport.writelines(pieces)
 
-    async def drain(self) -> None:
-        """Waits while the engine is slower than the upload."""
-        if self._writable is not None:
-            await self._writable
+    async def upload(self, piece: bytes) -> bool:
+        """The next piece of a body that is still to come; waits while the engine is slower. False once the engine
+        wants no more of it: it has answered already, or is gone."""
+        if not self._ended():
+            self._owed -= len(piece)
+            self._transport.write(piece)
+        while self._full and not self._ended():
+            await self._wait()
+        return not self._ended()
+
+    def _ended(self) -> bool:
+        return self.headed or self._error is not None
 
     async def head(self) -> None:
-        """Waits for status and headers. Raises EngineUnavailable where the connection ends without a byte of them."""
+        """Waits for status and headers. Raises EngineUnavailable where the connection ends without a byte of them,
+        EngineBroke, EngineTimeout."""
         while not self.headed:
             await self._wait()
 
@@ -174,7 +185,7 @@ class Connection(asyncio.Protocol):
         return bytes(found[:limit])
 
     def reusable(self) -> bool:
-        return self.complete and not self._lost and not self._busy and not self._transport.is_closing()
+        return self.complete and not self._lost and not self._owed and not self._transport.is_closing()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -212,6 +223,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass of it
+        self._client.remember(self)
 
     def data_received(self, data: bytes) -> None:
         if not self._busy:  # an answer that nobody asked for
@@ -219,8 +231,12 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._fail(EngineBroke(f"the engine's answer is not HTTP ({exc})"))
+        if not self.headed:
+            self._head_bytes += len(data)
+            if self._head_bytes > _HEAD_BYTES:
+                self._fail(EngineBroke("the engine's answer has an endless head"))
         if self._buffered > _HIGH_WATER and self._reading and not self.complete:
             self._reading = False
             self._transport.pause_reading()
@@ -229,50 +245,53 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self._client.forget(self)
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
         if self._busy and not self.complete and self._error is None:
-            self._error = (
-                EngineBroke("the engine broke off its answer")
-                if self.headed
-                else EngineUnavailable("the engine closed the connection without an answer")
-            )
+            begun = self.headed or self._head_bytes
+            self._error = EngineBroke("the engine broke off its answer") if begun else _no_answer()
         self._wake()
 
     def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
+        self._full = True
 
     def resume_writing(self) -> None:
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
+        self._full = False
+        self._wake()
 
     # Callbacks of the parser
 
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise ValueError("an answer that nobody asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > _HEAD_BYTES:
-            self._fail(EngineBroke("the engine's answer has an endless head"))
         self.headers[name] = value
         self._framed = self._framed or name in (b"content-length", b"transfer-encoding")
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
-        if not self._framed:
+        if self._framed or self.status in (204, 304):
+            self.headed = True
+        elif self.status >= 200:
             self._fail(EngineBroke("the engine's answer has no length: its end could not be told from a crash"))
-        self.headed = True
 
     def on_body(self, body: bytes) -> None:
         self._buffer.append(body)
         self._buffered += len(body)
 
     def on_message_complete(self) -> None:
+        if not self.headed:  # 100 Continue and its like come before the answer
+            self.headers = {}
+            return
         self.complete = True
         self._busy = False
         self.used = True
         if not self._parser.should_keep_alive():
             self._transport.close()
+
+
+def _no_answer() -> EngineUnavailable:
+    return EngineUnavailable("the engine closed the connection without an answer")
 
 
 def _split(base: str) -> tuple[bytes, str]:
