@@ -36,7 +36,7 @@ class Line:
 
     async def send(self, data: bytes, pieces: int | None = None) -> None:
         """`pieces`: bytes in each write, for a network that cuts everywhere."""
-        for at in range(0, len(data), pieces or len(data)):
+        for at in range(0, len(data), pieces or len(data) or 1):
             self.writer.write(data[at : at + (pieces or len(data))])
             await self.writer.drain()
             if pieces:
@@ -59,8 +59,9 @@ class Peer:
 
 @asynccontextmanager
 async def peer(behave: Behave) -> AsyncIterator[Peer]:
-    """A server that does `behave` on each connection and then closes it."""
+    """A server that does `behave` on each connection and then closes it. What fails in there fails the test."""
     tasks: set[asyncio.Task[None]] = set()
+    failed: list[Exception] = []
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = Line(len(made.lines), reader, writer)
@@ -72,6 +73,8 @@ async def peer(behave: Behave) -> AsyncIterator[Peer]:
                 await behave(line)
         except asyncio.CancelledError:
             writer.transport.abort()
+        except Exception as exc:
+            failed.append(exc)
         finally:
             made.open -= 1
             writer.close()
@@ -87,6 +90,8 @@ async def peer(behave: Behave) -> AsyncIterator[Peer]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    if failed:
+        raise failed[0]
 
 
 def answer(body: bytes, status: int = 200, headers: str = "") -> bytes:
