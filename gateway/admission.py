@@ -58,11 +58,13 @@ class Gate:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # cancelled in the moment of being let in
                 self.release()
-            else:
+            elif turn in self._waiting:
                 self._waiting.remove(turn)
             raise
 
     def _admit(self) -> None:
         while self._waiting and self.running < self.slots:
-            self.running += 1
-            self._waiting.popleft().set_result(None)
+            turn = self._waiting.popleft()
+            if not turn.done():  # else cancelled this very moment: the slot is the next one's
+                self.running += 1
+                turn.set_result(None)
