@@ -11,8 +11,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 PREFIX = "VOXGATE_"
 
@@ -25,11 +26,20 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _with_port(url: str) -> str:
+    urlsplit(url).port  # noqa: B018  (raises ValueError above 65535)
+    return url
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s?#]*)?$")]
+Url = Annotated[
+    str,
+    Field(pattern=r"^https?://(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?$"),
+    AfterValidator(_with_port),
+]
 Urls = Annotated[tuple[Url, ...], BeforeValidator(_split), Field(min_length=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -181,7 +191,7 @@ def _from_file(path: str | None) -> dict[str, Any]:
     try:
         with Path(path).open("rb") as file:
             found = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, ValueError) as exc:
         raise SettingsError(f"config file {path}: {exc}") from None
     for name in found:
         if name not in Settings.model_fields:
