@@ -1,0 +1,88 @@
+"""pocketsphinx with the English model that it brings along: a small recogniser for any CPU.
+
+Each utterance is normalised by its own cepstral mean, as full_utt=True does it, yet decoded in 20 ms chunks, so that
+it can be stopped. The mean comes from a second decoder, which looks for one phrase only and costs next to nothing:
+a decoder that was ever fed chunks computes no more means of whole utterances.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from engines.asr.backends import Check, vocabulary
+from engines.asr.recording import Recording
+
+_CHUNK = 640
+"""Bytes."""
+_BEAMS = {"beam": 1e-64, "pbeam": 1e-64, "wbeam": 1e-40}
+"""Wider than the defaults (1e-48, 1e-48, 7e-29). On 75 recordings, most of them synthetic, word errors fell from 8.4
+to 6.9 %, for 1.7 times the work."""
+
+
+class Embedded:
+    model = f"pocketsphinx {version('pocketsphinx')} en-us"
+    device = "cpu"
+    languages = ("en",)
+
+    def __init__(self) -> None:
+        self._decoder: Any = None
+        self._hotwords: tuple[str, ...] = ()
+        """What `_decoder` was taught."""
+
+    def load(self) -> None:
+        import pocketsphinx
+
+        from engines.asr.backends import spans
+
+        self._new, self._find = pocketsphinx.Decoder, spans.find
+        self._means = self._new(lm=None, keyphrase="hello", loglevel="FATAL")
+        self._teach(())
+
+    def transcribe(self, recording: Recording, language: str, hotwords: Sequence[str], check: Check) -> str:
+        if self._decoder is None or self._hotwords != tuple(hotwords):
+            self._teach(tuple(hotwords))
+        decoder, self._decoder = self._decoder, None  # one that is left in the middle is not used again
+        words: list[str] = []
+        for span in self._find(recording, check):
+            words += self._heard(decoder, recording.read(span.first, span.end - span.first), check)
+        self._decoder = decoder
+        return vocabulary.written(words, self._hotwords)
+
+    # Private
+
+    def _teach(self, words: tuple[str, ...]) -> None:
+        self._decoder = None  # before the new one: each holds 90 MB
+        self._decoder = self._new(loglevel="FATAL", **_BEAMS)
+        self._hotwords = words
+        vocabulary.add(self._decoder, words)
+
+    def _heard(self, decoder: Any, pcm: bytes, check: Check) -> Iterator[str]:
+        check()
+        mean = self._mean(pcm)
+        if "nan" in mean:  # nothing but zeros
+            return
+        _forget(decoder)
+        decoder.set_cmn(mean)
+        decoder.start_utt()
+        for at in range(0, len(pcm), _CHUNK):
+            check()
+            decoder.process_raw(pcm[at : at + _CHUNK])
+        decoder.end_utt()
+        found = decoder.hyp()
+        for word in found.hypstr.split() if found else ():
+            yield word.partition("(")[0]  # "read(2)" is a second way to say "read"
+
+    def _mean(self, pcm: bytes) -> str:
+        _forget(self._means)
+        self._means.start_utt()
+        self._means.process_raw(pcm, no_search=True, full_utt=True)
+        self._means.end_utt()
+        return str(self._means.get_cmn())
+
+
+def _forget(decoder: Any) -> None:
+    """Noise statistics would carry over from what was decoded before: of 40 sentences two changed with their order."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # "unnecessary", it says
+        decoder.start_stream()
