@@ -7,6 +7,7 @@ routes and the API document.
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -142,7 +143,7 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
 
 
 async def _state(settings: Settings, stack: AsyncExitStack) -> State:
-    scratch = stack.enter_context(cleanup.scratch_root(settings.scratch))
+    scratch = _scratch(settings, stack)
     database = await stack.enter_async_context(open_database(settings))
     files = Files(settings)
     http = await stack.enter_async_context(client(settings))
@@ -174,6 +175,14 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         syntheses=SharedWork(),
         references=KeyedLocks(),
     )
+
+
+def _scratch(settings: Settings, stack: AsyncExitStack) -> Path:
+    try:
+        return stack.enter_context(cleanup.scratch_root(settings.scratch))
+    except OSError as exc:
+        name = "scratch_dir" if settings.scratch_dir else "data_dir"
+        raise SettingsError(f"{name}: {settings.scratch} cannot be used: {exc.strerror}") from None
 
 
 async def _sweep(state: State) -> None:

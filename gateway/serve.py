@@ -1,6 +1,7 @@
 """The gateway process: two public ports, one application."""
 
 import asyncio
+import signal
 import socket
 import sys
 from typing import Any
@@ -26,6 +27,7 @@ def serve(settings: Settings) -> int:
     sockets = [listen(settings.host, port) for port in ports]
     config = configuration(app, settings)
     server = Server(config)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn ends in order, then repeats the signal to us
     try:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets))
