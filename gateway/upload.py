@@ -39,7 +39,7 @@ async def save(http: Exchange, *, into: Path, files: Collection[str], limit: int
 
     limit: bytes of the whole body; idle: seconds. Raises TooLarge, BadRequest, ClientGone.
     """
-    kind, options = parse_options_header(http.header(b"content-type").decode("latin-1"))
+    kind, options = parse_options_header(http.header(b"content-type"))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise BadRequest("send multipart/form-data", code="not_multipart")
     reader = _Reader(into, files)
@@ -134,7 +134,7 @@ class _Reader:
         self._name_bytes, self._value_bytes = bytearray(), bytearray()
 
     def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._headers.get("content-disposition", b"").decode("utf-8", "replace"))
+        _, options = parse_options_header(self._headers.get("content-disposition", b""))
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
         if self._name in self._wanted:
             if self._name not in self._files:
