@@ -74,11 +74,12 @@ class Voices:
         pcm: mono s16le; digest: names it. Runs to its end even when the caller is cancelled.
         """
         now = datetime.now(UTC)
+        device_id, name, prompt_text = checked(device_id, name, prompt_text)
         voice = Voice(
             id=str(uuid.uuid4()),
-            device_id=_text("device_id", device_id, 1, 200),
-            name=_text("name", name.strip(), 1, 200),
-            prompt_text=_text("prompt_text", prompt_text.strip(), 0, 2000),
+            device_id=device_id,
+            name=name,
+            prompt_text=prompt_text,
             digest=digest,
             created_at=now,
             updated_at=now,
@@ -168,6 +169,15 @@ class Voices:
             return False
         await self._recordings.delete(digest)
         return True
+
+
+def checked(device_id: str, name: str, prompt_text: str) -> tuple[str, str, str]:
+    """A new voice's words, without surrounding blanks. Raises BadRequest; asked before a recording is decoded, too."""
+    return (
+        _text("device_id", device_id, 1, 200),
+        _text("name", name.strip(), 1, 200),
+        _text("prompt_text", prompt_text.strip(), 0, 2000),
+    )
 
 
 def _repeat_key(voice: Voice) -> str:

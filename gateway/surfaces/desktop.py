@@ -16,7 +16,7 @@ from gateway.exchange import Exchange
 from gateway.state import State
 from gateway.text import speakable
 from gateway.verbs import Reference, Speak
-from gateway.voices import Voice
+from gateway.voices import Voice, checked
 from gateway.wire import desktop as wire
 
 FILES = "/files/"
@@ -47,12 +47,10 @@ async def train(http: Exchange) -> None:
         )
         if wire.AUDIO not in form.files:
             raise BadRequest("no file in the field audio")
-        device, name = form.fields.get(wire.DEVICE, ""), form.fields.get(wire.NAME, "")
+        device, name, words = checked(*(form.fields.get(one, "") for one in (wire.DEVICE, wire.NAME, wire.PROMPT_TEXT)))
         async with http.until_gone():
             pcm, digest = await _reference(state, form.files[wire.AUDIO], work)
-            voice = await state["voices"].add(
-                device, name, pcm, reference.RATE, digest, form.fields.get(wire.PROMPT_TEXT, "")
-            )
+            voice = await state["voices"].add(device, name, pcm, reference.RATE, digest, words)
     await http.answer(200, wire.trained(shown(voice)))
 
 
