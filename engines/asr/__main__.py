@@ -37,6 +37,8 @@ def main() -> None:
         http="httptools",
         ws="none",
         access_log=False,
+        log_config=None,
+        log_level="warning",
         # Told to end, it ends: whoever sends the signal has drained us first, or means to cut us short.
         timeout_graceful_shutdown=0.5,  # type: ignore[arg-type]  # asyncio takes the fraction
     )
