@@ -76,7 +76,8 @@ class Replicas(Generic[J, E]):
 
     def _note(self, replica: Replica[J, E], health: EngineHealth) -> None:
         if health.state is not replica.health.state:
-            log.info("engine", verb=self.name, url=replica.engine.url, state=str(health.state), reason=health.reason)
+            why = {"reason": health.reason} if health.reason else {}
+            log.info("engine", name=self.name, state=str(health.state), url=replica.engine.url, **why)
         replica.health = health
         ready = sum(one.health.state is State.READY for one in self.members)
         self.gate.resize(self._slots * max(ready, 1))
