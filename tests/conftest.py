@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ async def gateway(tmp_path: Path, engine: ScriptedEngine) -> AsyncIterator[Gatew
         yield await ready(gateway)
 
 
+@cache
 def speech(seconds: float = 3.0, sample_rate: int = 16000) -> bytes:
     """A WAV that passes for speech: a buzz that swells and pauses like syllables. Mono s16le."""
     import numpy as np
