@@ -70,7 +70,7 @@ def configuration(app: Any, settings: Settings) -> uvicorn.Config:
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises SettingsError, in the operator's words, where the port cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio leaves Nagle on
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))

@@ -8,7 +8,7 @@ from gateway.files import Stored
 from gateway.state import State
 
 PREFIX = "/files/"
-_RANGE = re.compile(r"\s*bytes=(\d{0,18})-(\d{0,18})\s*")
+_RANGE = re.compile(r"\s*bytes=([0-9]{0,18})-([0-9]{0,18})\s*", re.IGNORECASE)
 
 
 async def download(http: Exchange) -> None:
@@ -16,7 +16,8 @@ async def download(http: Exchange) -> None:
     name = http.scope["path"].removeprefix(PREFIX)
     stored = await state["downloads"].open(name)
     headers = [(b"accept-ranges", b"bytes"), (b"etag", _etag(stored)), (b"last-modified", _modified(stored))]
-    part = byte_range(http.header(b"range").decode("latin-1"), stored.size) if _unchanged(http, stored) else None
+    ranged = http.scope["method"] == "GET" and _unchanged(http, stored)  # RFC 9110: a range means nothing to HEAD
+    part = byte_range(http.header(b"range").decode("latin-1"), stored.size) if ranged else None
     status, start, end = (206, *part) if part else (200, 0, stored.size)
     if part:
         if start >= end:
