@@ -1,0 +1,142 @@
+"""What operators, orchestrators and clients ask of the service itself."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from engines.scripted import Script, ScriptedEngine
+from gateway import __version__
+from gateway.app import build
+from gateway.serve import Server, configuration, listen
+from gateway.settings import Settings
+from gateway.wire.engine_health import Report
+from tests.conftest import Gateway, ready, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def health(gateway: Gateway) -> Any:
+    answer = await gateway.client.get("/health")
+    assert answer.status_code == 200, "the gateway serves, whatever its engines do"
+    return answer.json()
+
+
+async def becomes(gateway: Gateway, verb: str, state: str) -> Any:
+    """What /health says of the verb once it is in that state."""
+    async with asyncio.timeout(3):
+        while (found := (await health(gateway))["engines"][verb])["state"] != state:
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def test_one_body_satisfies_every_client(gateway: Gateway) -> None:
+    body = await health(gateway)
+    assert body["message"] == "ok", "the desktop client shows it"
+    assert body["status"] == "healthy", "the Fun-Audio-Chat page wants this word"
+    assert body["version"] == __version__
+    assert body["ready"] is True
+
+
+async def test_it_says_how_each_engine_is(gateway: Gateway) -> None:
+    assert (await health(gateway))["engines"]["tts"] == {
+        "state": "ready",
+        "adapter": "cosyvoice",
+        "model": "scripted",
+        "running": 0,
+        "waiting": 0,
+        "slots": 4,
+        "replicas": [{"state": "ready", "running": 0}],
+    }
+
+
+async def test_it_names_no_address(gateway: Gateway, engine: ScriptedEngine) -> None:
+    assert engine.url.removeprefix("http://").encode() not in (await gateway.client.get("/health")).content
+
+
+async def test_it_counts_who_is_served(gateway: Gateway, engine: ScriptedEngine) -> None:
+    engine.script = Script(pieces=1, pause=0.2)
+    asking = [asyncio.create_task(gateway.client.post("/api/synthesize", json={"text": "Hi."})) for _ in range(6)]
+    async with asyncio.timeout(2):
+        while (await health(gateway))["engines"]["tts"]["waiting"] != 2:
+            await asyncio.sleep(0.01)
+    assert (await health(gateway))["engines"]["tts"]["running"] == 4
+    await asyncio.gather(*asking)
+
+
+async def test_ready_is_for_machines(gateway: Gateway) -> None:
+    answer = await gateway.client.get("/ready")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+
+
+@pytest.mark.parametrize("state", ["loading", "failed"])
+async def test_an_engine_that_is_not_ready_makes_the_gateway_so(
+    gateway: Gateway, engine: ScriptedEngine, state: str
+) -> None:
+    engine.script = Script(health=Report(state, "m", "cuda:0", "reading 2 of 5 files"))
+    found = await becomes(gateway, "tts", state)
+    assert (found["reason"], found["device"]) == ("reading 2 of 5 files", "cuda:0")
+    await becomes(gateway, "asr", state)
+    answer = await gateway.client.get("/ready")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.json()["message"] == "not ready: tts, asr"
+    assert (await health(gateway))["ready"] is False
+
+
+async def test_an_engine_that_crashes_is_shown_and_so_is_its_return(tmp_path: Any) -> None:
+    async with ScriptedEngine() as other, ScriptedEngine() as engine:
+        port = int(engine.url.rpartition(":")[2])
+        async with running(tmp_path, other, speak_urls=engine.url) as gateway:
+            await ready(gateway)
+            await engine.stop()
+            assert "cannot be reached" in (await becomes(gateway, "tts", "down"))["reason"]
+            assert (await gateway.client.get("/ready")).json()["message"] == "not ready: tts"
+            assert (await gateway.client.post("/api/synthesize", json={"text": "Hi."})).status_code == 503
+            await engine.start(port=port)
+            await becomes(gateway, "tts", "ready")
+            assert (await gateway.client.post("/api/synthesize", json={"text": "Hi."})).status_code == 200
+
+
+async def test_health_never_waits_for_an_engine(tmp_path: Any) -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as silent:
+        url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+        async with running(tmp_path, url) as gateway, asyncio.timeout(0.5):
+            assert (await health(gateway))["ready"] is False
+
+
+async def test_both_public_ports_serve_the_same(tmp_path: Any) -> None:
+    async with ScriptedEngine() as engine:
+        settings = Settings(speak_urls=(engine.url,), transcribe_urls=(engine.url,), data_dir=tmp_path)
+        sockets = [listen("127.0.0.1", 0), listen("127.0.0.1", 0)]
+        server = Server(configuration(build(settings), settings))
+        serving = asyncio.create_task(server._serve(sockets))
+        ports = [one.getsockname()[1] for one in sockets]
+        async with httpx.AsyncClient() as client, asyncio.timeout(5):
+            while not server.started:
+                await asyncio.sleep(0.01)
+            for path in ("/health", "/openapi.json", "/v1/voices?device_id=d", "/nothing"):
+                one, other = [await client.get(f"http://127.0.0.1:{port}{path}") for port in ports]
+                assert (one.status_code, one.content) == (other.status_code, other.content)
+        server.should_exit = True
+        await serving
+
+
+async def test_the_api_can_be_read_and_tried_in_a_browser(gateway: Gateway) -> None:
+    assert (await gateway.client.get("/docs")).status_code == 200
+    assert (await gateway.client.get("/openapi.json")).json()["info"]["title"] == "Voxgate"
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"GET /health HTTP/9.9", b"\x16\x03\x01", b"GET " + b"/x" * 50_000 + b" HTTP/1.1"]
+)
+async def test_what_is_no_http_does_not_hurt(gateway: Gateway, request_line: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(request_line + b"\r\n\r\n")
+    assert not (await asyncio.wait_for(reader.read(12), 2)).startswith(b"HTTP/1.1 5")
+    writer.close()
+    assert await health(gateway)
