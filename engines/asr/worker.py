@@ -30,13 +30,15 @@ class Ears:
         self._cancelled = -1
 
     def listen(self) -> None:
-        while line := self._source.readline():
-            match messages.decode(line):
-                case Work() as work:
-                    self.jobs.put(work)
-                case Cancel(number):
-                    self._cancelled = number
-        os._exit(0)  # the server is gone, and nobody else wants the text; a decode in progress cannot be unwound
+        try:
+            while line := self._source.readline():
+                match messages.decode(line):
+                    case Work() as work:
+                        self.jobs.put(work)
+                    case Cancel(number):
+                        self._cancelled = number
+        finally:
+            os._exit(0)  # the server is gone, and nobody else wants the text; a decode in progress cannot be unwound
 
     def check(self, work: Work) -> None:
         if self._cancelled == work.number:
@@ -92,6 +94,7 @@ def main() -> None:
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(REGISTRY[asked.backend](), sys.stdin.buffer, sink)
+    os._exit(1)  # the thread that listens holds stdin, which an orderly end would wait for
 
 
 if __name__ == "__main__":

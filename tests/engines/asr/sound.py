@@ -59,7 +59,7 @@ def person(name: str) -> bytes:
     head = wav.read_header(body[:4096], len(body))
     samples = np.frombuffer(body, "<i2", head.frames, head.start).astype("f4") / 32768
     heard = soxr.resample(samples, head.sample_rate, RATE)
-    return (np.clip(heard, -1, 1) * 32767).astype("<i2").tobytes()
+    return bytes((np.clip(heard, -1, 1) * 32767).astype("<i2"))
 
 
 def silence(seconds: float) -> bytes:
