@@ -10,6 +10,7 @@ from gateway.surfaces import desktop, funaudio, voices
 Document = dict[str, Any]
 _PCM = {"type": "string", "format": "binary"}
 _TEXTS = {"type": "string"}
+_FILE = {"name": "name", "in": "path", "required": True, "schema": _TEXTS}
 
 _ERROR = {
     "type": "object",
@@ -28,8 +29,6 @@ _MEANINGS = {
     413: "too large",
     416: "the range lies outside the file",
     422: "the audio cannot be used: empty, undecodable, silent, too short or too long",
-    499: "the client hung up",
-    500: "the gateway failed",
     502: "the engine failed before the first byte",
     503: "the engine is loading, busy or down; see Retry-After",
     504: "the engine fell silent",
@@ -76,7 +75,7 @@ def _paths() -> Document:
     return {
         "/v1/voices/train": {"post": _train()},
         "/v1/tts": {"post": _tts()},
-        "/files/{name}": {"get": _download("Download synthesised audio."), "head": _download("Ask for its size.")},
+        "/files/{name}": {"get": _download(), "head": _download_head()},
         "/api/transcribe": {"post": _transcribe()},
         "/api/synthesize": {"post": _synthesize()},
     }
@@ -110,15 +109,31 @@ def _tts() -> Document:
     }
 
 
-def _download(summary: str) -> Document:
-    ranged = {"name": "Range", "in": "header", "schema": _TEXTS, "description": "bytes=first-last"}
-    name = {"name": "name", "in": "path", "required": True, "schema": _TEXTS}
+def _download() -> Document:
+    asked = [_header("Range", "bytes=first-last"), _header("If-Range", "An earlier ETag or Last-Modified.")]
     wav = {"description": "WAV, mono s16le", "content": {"audio/wav": {"schema": _PCM}}}
+    whole = _says("Accept-Ranges", "Content-Length", "ETag", "Last-Modified")
+    part = whole | _says("Content-Range")
     return {
         "tags": ["speech"],
-        "summary": summary,
-        "parameters": [name, ranged],
-        "responses": {"200": wav, "206": wav, "416": {"description": _MEANINGS[416]}, **_errors(404)},
+        "summary": "Download synthesised audio.",
+        "parameters": [_FILE, *asked],
+        "responses": {
+            "200": {**wav, "headers": whole},
+            "206": {**wav, "description": "The part that was asked for", "headers": part},
+            "416": {"description": _MEANINGS[416], "headers": _says("Content-Range")},
+            **_errors(404),
+        },
+    }
+
+
+def _download_head() -> Document:
+    found = {"description": "It is there", "headers": _says("Accept-Ranges", "Content-Length", "ETag", "Last-Modified")}
+    return {
+        "tags": ["speech"],
+        "summary": "Ask for the size of synthesised audio.",
+        "parameters": [_FILE],
+        "responses": {"200": found, "404": {"description": "no such file, or it has expired"}},
     }
 
 
@@ -138,7 +153,11 @@ def _transcribe() -> Document:
 
 
 def _synthesize() -> Document:
-    wav = {"description": "WAV, mono s16le, streamed as it is made", "content": {"audio/wav": {"schema": _PCM}}}
+    wav = {
+        "description": "WAV, mono s16le, streamed as it is made; broken off when the engine fails in the middle",
+        "headers": _says("X-Sample-Rate"),
+        "content": {"audio/wav": {"schema": _PCM}},
+    }
     return {
         "tags": ["speech"],
         "summary": "Synthesise a text, streamed.",
@@ -166,8 +185,18 @@ def _form(properties: Document, required: list[str]) -> Document:
 
 def _error(status: int, schema: str = "Error") -> Document:
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {"description": _MEANINGS[status], "content": content}
+    headers = {"headers": _says("Retry-After")} if status == 503 else {}
+    return {"description": _MEANINGS[status], **headers, "content": content}
 
 
 def _errors(*statuses: int, schema: str = "Error") -> Document:
     return {str(status): _error(status, schema) for status in statuses}
+
+
+def _header(name: str, description: str) -> Document:
+    return {"name": name, "in": "header", "schema": _TEXTS, "description": description}
+
+
+def _says(*headers: str) -> Document:
+    numbers = ("Content-Length", "Retry-After", "X-Sample-Rate")
+    return {name: {"required": True, "schema": {"type": "integer"} if name in numbers else _TEXTS} for name in headers}

@@ -15,12 +15,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from gateway import __version__, adapters, apidoc, cleanup
 from gateway.adapters.http import client
 from gateway.admission import Gate
 from gateway.database import open_database
-from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound
+from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, TooLarge
 from gateway.exchange import JSON, Endpoint, Receive, Scope, Send
 from gateway.files import Downloads, Files
 from gateway.normalise import Decoder
@@ -34,6 +35,8 @@ from gateway.voices import Voices
 
 log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 600.0
+_JSON_BYTES = 64 * 1024
+_ROUTERS = (service.router, voices.router)
 
 
 class Door:
@@ -41,28 +44,34 @@ class Door:
 
     def __init__(self, rest: FastAPI) -> None:
         self.rest = rest
-        self._direct = {
+        self.direct = {
             ("POST", "/v1/voices/train"): Endpoint(desktop.train, desktop.shape),
             ("POST", "/v1/tts"): Endpoint(desktop.tts, desktop.shape),
             ("POST", "/api/transcribe"): Endpoint(funaudio.transcribe, funaudio.shape),
             ("POST", "/api/synthesize"): Endpoint(funaudio.synthesize, funaudio.shape),
         }
-        self._allowed = {path: method for method, path in self._direct} | {downloads.PREFIX: "GET, HEAD"}
         self._download = Endpoint(downloads.download, desktop.shape)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            endpoint = self._direct.get((scope["method"], scope["path"]))
+            endpoint = self.direct.get((scope["method"], scope["path"]))
             if endpoint is None and scope["path"].startswith(downloads.PREFIX) and scope["method"] in ("GET", "HEAD"):
                 endpoint = self._download
             if endpoint is not None:
                 await endpoint(scope, receive, send)
                 return
-        await self.rest(scope, receive, send)  # type: ignore[arg-type]
+        await self.rest(scope, _bounded(receive), send)  # type: ignore[arg-type]
 
     def allowed(self, path: str) -> str:
-        """The methods of a direct path, for 405; empty where the path is none."""
-        return self._allowed.get(downloads.PREFIX if path.startswith(downloads.PREFIX) else path, "")
+        """Every method of a path, for 405; empty where the path is none."""
+        found = {method for method, direct in self.direct if direct == path}
+        if path.startswith(downloads.PREFIX):
+            found |= {"GET", "HEAD"}
+        for router in (self.rest, *_ROUTERS):
+            for route in router.routes:
+                if isinstance(route, Route) and route.path_regex.match(path):
+                    found |= route.methods or set()
+        return ", ".join(sorted(found))
 
 
 def build(settings: Settings) -> "Cors":
@@ -75,12 +84,11 @@ def build(settings: Settings) -> "Cors":
         lifespan=partial(lifespan, settings=settings),
         redirect_slashes=False,
     )
-    rest.include_router(service.router)
-    rest.include_router(voices.router)
+    for router in _ROUTERS:
+        rest.include_router(router)
     door = Door(rest)
-    rest.add_exception_handler(GatewayError, partial(_refuse, door))
-    rest.add_exception_handler(RequestValidationError, partial(_refuse, door))
-    rest.add_exception_handler(HTTPException, partial(_refuse, door))
+    for kind in (GatewayError, RequestValidationError, HTTPException, Exception):
+        rest.add_exception_handler(kind, partial(_refuse, door))
     rest.openapi = apidoc.with_direct_paths(rest.openapi)  # type: ignore[method-assign]
     return Cors(
         door,
@@ -107,18 +115,44 @@ class Cors(CORSMiddleware):
 
 async def _refuse(door: Door, request: Request, exc: Exception) -> Response:
     """Failures of the JSON routes, and of paths that nobody serves, in the desktop client's shape."""
-    headers = {}
+    headers: dict[str, str] = {}
     if isinstance(exc, RequestValidationError):
         first = exc.errors()[0]
         exc = BadRequest(f"{'.'.join(str(part) for part in first['loc'][1:])}: {first['msg']}")
     elif isinstance(exc, HTTPException):
-        allow = door.allowed(request.url.path) or (exc.headers or {}).get("Allow", "")
+        allow = door.allowed(request.url.path) if exc.status_code in (404, 405) else ""
         headers = {"allow": allow} if allow else {}
-        exc = MethodNotAllowed(f"use {allow}") if allow else NotFound(f"there is no {request.url.path[:200]}")
-    assert isinstance(exc, GatewayError)
+        exc = _meant(exc.status_code, request.url.path, allow)
+    elif not isinstance(exc, GatewayError):  # a bug; the server logs it
+        exc = GatewayError()
     if exc.retry_after is not None:
         headers["retry-after"] = str(exc.retry_after)
     return Response(desktop.shape(exc), exc.status, headers, JSON.decode())
+
+
+def _meant(status: int, path: str, allow: str) -> GatewayError:
+    if allow:
+        return MethodNotAllowed(f"use {allow}")
+    if status == 404:
+        return NotFound(f"there is no {path[:200]}")
+    if status == 413:
+        return TooLarge(f"more than {_JSON_BYTES} bytes")
+    return BadRequest("the body cannot be read")
+
+
+def _bounded(receive: Receive) -> Receive:
+    """`receive` for the JSON routes, which hold a body in memory: one that is too large ends in 413."""
+    left = _JSON_BYTES
+
+    async def bounded() -> dict[str, Any]:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise HTTPException(413)
+        return message
+
+    return bounded
 
 
 @asynccontextmanager

@@ -20,13 +20,13 @@ from gateway.voices import Voice, checked
 from gateway.wire import desktop as wire
 
 FILES = "/files/"
-Device = Annotated[str, Field(min_length=1, max_length=200)]
+Device = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
 
 
 class TtsBody(BaseModel):
     device_id: Device
     voice_id: Annotated[str, Field(min_length=1, max_length=200)]
-    text: str
+    text: Annotated[str, Field(description="At least one letter or digit.")]
     mode: Literal["", "cross_lingual", "zero_shot"] = ""
     """zero_shot uses the words of the reference, cross_lingual does not; empty decides by whether they are known."""
     prompt_text: Annotated[str, Field(max_length=2000)] = ""

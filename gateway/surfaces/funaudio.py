@@ -17,7 +17,7 @@ from gateway.wire import funasr_http as wire
 
 
 class SynthesizeBody(BaseModel):
-    text: str
+    text: Annotated[str, Field(description="At least one letter or digit.")]
     speaker_id: Annotated[str, Field(max_length=200)] = "default"
     """`default`, a preset's name, or the id of a registered voice."""
     device_id: Annotated[str, Field(max_length=200)] = ""

@@ -33,7 +33,7 @@ class VoicesAnswer(BaseModel):
 
 class RenameBody(BaseModel):
     device_id: Device
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]
 
 
 @router.get("", response_model=VoicesAnswer)

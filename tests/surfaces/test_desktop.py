@@ -170,6 +170,16 @@ class TestErrors:
             assert (answer.status_code, bool(answer.json()["message"])) == (status, True), path
             assert ("allow" in answer.headers) == (status == 405)
 
+    async def test_a_bug_of_ours_is_told_in_the_same_shape_and_tells_nothing(
+        self, gateway: Gateway, desktop: Desktop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def fails(device_id: str) -> None:
+            raise KeyError("secret")
+
+        monkeypatch.setattr(gateway.state["voices"], "list", fails)
+        with pytest.raises(Shown, match="the gateway failed on this request"):
+            await desktop.voices()
+
 
 class TestEngine:
     async def test_while_it_loads_the_client_is_told_to_come_back(
