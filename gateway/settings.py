@@ -95,7 +95,7 @@ class Settings(BaseModel):
     """Longest wait for an engine to accept a connection."""
     engine_idle_timeout: Seconds = 120.0
     """Longest silence of an engine, or of a client that does not read, before a request is given up."""
-    engine_total_timeout: Seconds = 1800.0
+    engine_total_timeout: Seconds = 3600.0
     """Longest time of one request at an engine."""
 
     upload_max_bytes: Count = 200 * 1024 * 1024

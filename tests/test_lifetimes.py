@@ -140,12 +140,21 @@ async def test_an_engine_that_falls_silent_in_its_answer_is_given_up(tmp_path: P
 
 async def test_an_engine_that_never_answers_is_a_timeout(tmp_path: Path, engine: ScriptedEngine) -> None:
     engine.script = Script(pause=60)
-    async with running(tmp_path, engine, engine_idle_timeout=0.4) as gateway:
+    async with running(tmp_path, engine, engine_total_timeout=0.6) as gateway:
         await ready(gateway)
         answer = await gateway.client.post("/api/transcribe", files={"audio": speech()})
         assert answer.status_code == 504
         await abandoned(engine)
         await gateway.idle()
+
+
+async def test_an_engine_may_think_long_about_a_recording(tmp_path: Path, engine: ScriptedEngine) -> None:
+    engine.script = Script(pause=1.5)
+    async with running(tmp_path, engine, engine_idle_timeout=0.3, answer_pulse=0.5) as gateway:
+        await ready(gateway)
+        answer = await gateway.client.post("/api/transcribe", files={"audio": speech()})
+        assert answer.text.startswith("  ")
+        assert answer.json()["text"] == "hello world"
 
 
 async def test_a_client_that_stops_reading_is_given_up(tmp_path: Path, engine: ScriptedEngine) -> None:

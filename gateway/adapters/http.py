@@ -38,7 +38,8 @@ class Post:
     """The scope of a POST whose answer is 200 and still streaming. Leaving early closes the connection: the engine
     sees it. A class, because a generator costs too much on this path.
 
-    body: the parts of it; with `file`, that file's content goes between the first and the second.
+    body: the parts of it; with `file`, that file's content goes between the first and the second, and the answer may
+    take as long as the total timeout allows: it comes when the whole file has been worked through.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ async def _send(
     with await asyncio.to_thread(file.open, "rb") as content:
         size = file.stat().st_size
         connection = await http.send(base, b"POST", path, headers, [before], more=size + len(after))
+        connection.patient = True
         try:
             await _upload(connection, content, after)
         except BaseException:

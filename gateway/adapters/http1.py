@@ -122,6 +122,8 @@ class Connection(asyncio.Protocol):
         self.since = 0.0
         self.used = False
         """Whether it has carried an answer before this one."""
+        self.patient = False
+        """Whether this answer comes only once all its work is done: silence before it is then no sign of trouble."""
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
@@ -133,6 +135,7 @@ class Connection(asyncio.Protocol):
         self._buffer: list[bytes] = []
         self._buffered = self._head_bytes = 0
         self._owed = more
+        self.patient = False
         self._error: EngineError | None = _no_answer() if self._lost else None
         self._reading = True
         self._busy, self.headed, self.complete, self._framed = True, False, False, False
@@ -192,7 +195,8 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float, *, idle: float, total: float, kept: float) -> None:
         """Called about twice a second: ends what has been silent, or running, or kept, for too long."""
-        if self._busy and self._waiter is not None and now - self.since > idle:
+        thinking = self.patient and not self.headed and not self._owed
+        if self._busy and self._waiter is not None and not thinking and now - self.since > idle:
             self._fail(EngineTimeout(f"the engine was silent for {idle:g} s"))
         elif self._busy and now - self._started > total:
             self._fail(EngineTimeout(f"the engine took longer than {total:g} s"))

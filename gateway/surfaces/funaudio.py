@@ -41,7 +41,7 @@ async def transcribe(http: Exchange) -> None:
         )
         if wire.AUDIO not in form.files:
             raise BadRequest("No audio file provided")
-        async with http.until_gone():
+        async with http.until_gone(), http.pulse(settings.answer_pulse):
             async with state["decoding"].enter():
                 audio = await state["decoder"].to_wav(
                     form.files[wire.AUDIO].path, work / "audio.wav", max_seconds=settings.transcribe_max_seconds

@@ -190,10 +190,16 @@ class TestSynthesize:
         assert_refused(answer, 400, "speed: ")
 
     async def test_a_full_engine_refuses_the_next_one(self, gateway: Gateway, engine: ScriptedEngine) -> None:
-        engine.script = Script(pieces=1, pause=0.1)
-        asking = [asyncio.create_task(say(gateway)) for _ in range(40)]
-        codes = [answer.status_code for answer in await asyncio.gather(*asking)]
-        assert (codes.count(200), codes.count(503)) == (36, 4)
+        engine.script = Script(pause=60)
+        held = [asyncio.create_task(say(gateway)) for _ in range(36)]
+        async with asyncio.timeout(10):
+            while repr(gateway.state["speak"].gate) != "<tts: 4/4 running, 32/32 waiting>":
+                await asyncio.sleep(0.01)
+        refused = await say(gateway)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        for task in held:
+            task.cancel()
+        await asyncio.wait(held)
 
     async def test_other_methods_are_told_which_one(self, gateway: Gateway) -> None:
         for path in ("/api/transcribe", "/api/synthesize"):
