@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from gateway.errors import BadRequest, ClientGone, GatewayError, TooLarge
+from gateway.errors import BadRequest, ClientGone, GatewayError, ShuttingDown, TooLarge
 from gateway.tasks import task_group, until_gone
 
 Scope = dict[str, Any]
@@ -182,6 +182,8 @@ class Endpoint:
             await self._handler(http)
         except ClientGone:
             log.debug("client gone", path=scope["path"])
+        except asyncio.CancelledError:  # the server has waited long enough; this is the end of its task anyway
+            await self._failed(http, ShuttingDown("the gateway is restarting"))
         except GatewayError as exc:
             await self._failed(http, exc)
         except Exception:

@@ -133,7 +133,7 @@ class Settings(BaseModel):
     decode_memory_bytes: Count = 1024 * 1024 * 1024
     """Most address space of one decoder process."""
 
-    shutdown_grace: Seconds = 3.0
+    shutdown_grace: Seconds = 2.0
     """How long running requests may finish after SIGTERM or Ctrl-C."""
 
     @property

@@ -25,14 +25,16 @@ log = structlog.get_logger(__name__)
 _PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds before each further start; from the top again after a minute of life."""
 _LONG_LIFE = 60.0
-_STOP_SECONDS = 4.0
-"""From the first signal to the kill; Ctrl-C must end everything within 5 s."""
+_STOP_SECONDS = 1.0
+"""From a program's signal to its kill, beyond the time that it may use for its running requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     name: str
     command: Sequence[str]
+    grace: float = 0.0
+    """Seconds that it may take to finish what is running, once told to stop."""
 
 
 def run(settings: Settings) -> int:
@@ -50,7 +52,7 @@ def programs(settings: Settings) -> list[Program]:
             engines.append(Program(name, _python(f"engines.{name}", "--host", "127.0.0.1", "--port", str(port))))
             given[option] = (f"http://127.0.0.1:{port}",)
     told = Settings.model_validate(settings.model_dump(exclude_unset=True) | given)
-    return [*engines, Program("gateway", _python("gateway", "serve", *arguments_of(told)))]
+    return [*engines, Program("gateway", _python("gateway", "serve", *arguments_of(told)), told.shutdown_grace)]
 
 
 def free_port() -> int:
@@ -64,16 +66,22 @@ def _python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-async def _supervise(all_programs: Sequence[Program]) -> int:
-    stopping = asyncio.Event()
+async def _supervise(programs: Sequence[Program]) -> int:
+    """The gateway, the last of them, stops first: what it still answers needs the engines."""
+    stopping, drained = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
     async with task_group() as tasks:
-        keepers = [tasks.create_task(_keep(program, stopping)) for program in all_programs]
-        await asyncio.wait([*keepers, tasks.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED)
+        *engines, gateway = programs
+        keepers = [tasks.create_task(_keep(program, drained)) for program in engines]
+        door = tasks.create_task(_keep(gateway, stopping))
+        anything = [door, *keepers, tasks.create_task(stopping.wait())]
+        await asyncio.wait(anything, return_when=asyncio.FIRST_COMPLETED)
         stopping.set()
-    return max(keeper.result() for keeper in keepers)
+        await asyncio.wait([door])
+        drained.set()
+    return max(keeper.result() for keeper in (door, *keepers))
 
 
 async def _keep(program: Program, stopping: asyncio.Event) -> int:
@@ -108,7 +116,7 @@ async def _live(program: Program, stopping: asyncio.Event) -> int:
         if process.returncode is None:
             process.terminate()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+                await asyncio.wait_for(process.wait(), program.grace + _STOP_SECONDS)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # its workers too

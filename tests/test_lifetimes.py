@@ -184,6 +184,22 @@ async def test_shutting_down_ends_running_requests_and_leaves_nothing(tmp_path: 
     assert not list((tmp_path / "data" / "scratch").glob("run-*"))
 
 
+async def test_a_request_that_outlasts_the_shutdown_is_told_to_come_again(
+    tmp_path: Path, engine: ScriptedEngine
+) -> None:
+    engine.script = Script(pause=60)
+    async with running(tmp_path, engine, shutdown_grace=1.0) as gateway:
+        await ready(gateway)
+        asking = asyncio.ensure_future(gateway.client.post("/api/transcribe", files={"audio": speech()}))
+        while not engine.seen.running:
+            await asyncio.sleep(0.01)
+        gateway.server.should_exit = True
+        answer = await asking
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        await abandoned(engine)
+    assert not list((tmp_path / "data" / "scratch").glob("run-*"))
+
+
 async def test_repeated_hang_ups_leak_no_connection_and_no_slot(gateway: Gateway, engine: ScriptedEngine) -> None:
     engine.script = Script(pieces=1000, pause=0.01)
     for _ in range(20):
