@@ -90,10 +90,10 @@ def test_surfaces_know_no_adapter_and_no_engine(path: Path) -> None:
 
 @pytest.mark.parametrize("path", in_package("gateway/adapters"), ids=str)
 def test_adapters_know_no_other_adapter(path: Path) -> None:
-    """But what http.py and http1.py offer to all of them; the registry knows every one."""
+    """But what http.py, http1.py and connections.py offer to all of them; the registry knows every one."""
     if path.name != "__init__.py":
         others = below(ours(path), "gateway.adapters") - {"gateway.adapters"}
-        assert others <= {"gateway.adapters.http", "gateway.adapters.http1"}
+        assert others <= {"gateway.adapters.http", "gateway.adapters.http1", "gateway.adapters.connections"}
 
 
 @pytest.mark.parametrize("path", in_package("engines"), ids=str)

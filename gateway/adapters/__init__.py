@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from gateway.adapters.connections import Client
 from gateway.adapters.cosyvoice import CosyVoice
 from gateway.adapters.funasr_http import FunAsrHttp
-from gateway.adapters.http1 import Client
 from gateway.settings import Settings, SettingsError
 from gateway.verbs import Speaker, Transcriber
 

@@ -8,7 +8,8 @@ A preset goes to /inference_sft, a reference to /inference_zero_shot where its w
 from types import TracebackType
 
 from gateway.adapters import http as engine_http
-from gateway.adapters.http1 import Client, Connection
+from gateway.adapters.connections import Client
+from gateway.adapters.http1 import Connection
 from gateway.errors import EngineBroke
 from gateway.events import Audio
 from gateway.settings import Settings

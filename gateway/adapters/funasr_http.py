@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gateway.adapters import http as engine_http
-from gateway.adapters.http1 import Client, Connection
+from gateway.adapters.connections import Client
+from gateway.adapters.http1 import Connection
 from gateway.errors import EngineBroke
 from gateway.events import Transcript
 from gateway.settings import Settings

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from gateway.adapters.http1 import Client, Connection
+from gateway.adapters.connections import Client
+from gateway.adapters.http1 import Connection
 from gateway.errors import (
     BadRequest,
     EngineBroke,

@@ -1,4 +1,4 @@
-"""HTTP/1.1 to engines: one request at a time on each connection, the answer streamed, connections kept and used again.
+"""HTTP/1.1 with an engine, on one connection: one request at a time, its answer streamed.
 
 Why our own: this is the hot path, and a general client costs more here than all the rest of the gateway together
 (`make bench` shows it). It does what engines need and no more: no redirects, no cookies, no compression, no proxies.
@@ -8,11 +8,8 @@ Rule 2: leaving an answer before its end closes the connection, which is how the
 """
 
 import asyncio
-import ssl
-from collections import defaultdict
 from collections.abc import Sequence
-from typing import cast
-from urllib.parse import urlsplit
+from typing import Protocol, cast
 
 import httptools
 
@@ -21,110 +18,27 @@ from gateway.errors import EngineBroke, EngineError, EngineTimeout, EngineUnavai
 _HIGH_WATER = 256 * 1024
 """Bytes read ahead of the consumer; above it the engine's connection is not read."""
 _HEAD_BYTES = 64 * 1024
-_IDLE_KEPT = 30.0
-_TICK = 0.5
 
 
-class Client:
-    """The connections of one process to its engines. Times in seconds."""
+class Owner(Protocol):
+    """Who made a connection, and is told when it lives and when it has died."""
 
-    def __init__(self, *, connect: float, idle: float, total: float) -> None:
-        self._connect, self._idle, self._total = connect, idle, total
-        self._kept: dict[str, list[Connection]] = defaultdict(list)
-        self._all: set[Connection] = set()
-        self._timer: asyncio.TimerHandle | None = None
+    def remember(self, connection: "Connection") -> None: ...
 
-    def __repr__(self) -> str:
-        kept = sum(len(connections) for connections in self._kept.values())
-        return f"<engine connections: {len(self._all) - kept} busy, {kept} kept>"
-
-    async def __aenter__(self) -> "Client":
-        self._loop = asyncio.get_running_loop()
-        self._tick()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        for connection in list(self._all):
-            connection.abort()
-        await asyncio.sleep(0)  # connection_lost arrives in the next round
-
-    async def send(
-        self, base: str, method: bytes, path: str, headers: bytes = b"", body: Sequence[bytes] = (), more: int = 0
-    ) -> "Connection":
-        """A connection on which the head and `body` have been written; `more` bytes of body are still to come.
-
-        base: "http://host:port", with a path prefix or not. headers: whole lines. Raises EngineUnavailable.
-        """
-        host, prefix = _split(base)
-        size = sum(map(len, body)) + more
-        length = b"content-length: %d\r\n" % size if size or method == b"POST" else b""
-        target = (prefix + path).encode()
-        head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (method, target, host, length, headers)
-        connection = self._take(base) or await self._open(base)
-        connection.begin(self._loop.time(), more)
-        connection.write([head, *body])
-        return connection
-
-    def give_back(self, connection: "Connection") -> None:
-        """After an answer: kept for the next request, or closed when it is not at its end."""
-        if connection.reusable():
-            connection.since = self._loop.time()
-            self._kept[connection.base].append(connection)
-        else:
-            connection.abort()
-
-    def remember(self, connection: "Connection") -> None:
-        self._all.add(connection)
-
-    def forget(self, connection: "Connection") -> None:
-        self._all.discard(connection)
-        if connection in (kept := self._kept[connection.base]):
-            kept.remove(connection)
-
-    # Private
-
-    def _take(self, base: str) -> "Connection | None":
-        kept = self._kept[base]
-        return kept.pop() if kept else None
-
-    async def _open(self, base: str) -> "Connection":
-        parts = urlsplit(base)
-        secure = ssl.create_default_context() if parts.scheme == "https" else None
-        try:
-            async with asyncio.timeout(self._connect):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self, base),
-                    parts.hostname or "",
-                    parts.port or (443 if secure else 80),
-                    ssl=secure,
-                )
-        except TimeoutError:
-            raise EngineUnavailable(f"the engine does not accept a connection within {self._connect:g} s") from None
-        except OSError as exc:
-            raise EngineUnavailable(f"the engine cannot be reached ({type(exc).__name__})") from exc
-        return connection
-
-    def _tick(self) -> None:
-        """One timer for all connections: far cheaper than one for each read."""
-        now = self._loop.time()
-        for connection in list(self._all):
-            connection.check(now, idle=self._idle, total=self._total, kept=_IDLE_KEPT)
-        self._timer = self._loop.call_later(_TICK, self._tick)
+    def forget(self, connection: "Connection") -> None: ...
 
 
 class Connection(asyncio.Protocol):
     """One connection, and on it one answer at a time."""
 
-    def __init__(self, client: Client, base: str) -> None:
+    def __init__(self, owner: Owner, base: str) -> None:
         self.base = base
         self.since = 0.0
         self.used = False
         """Whether it has carried an answer before this one."""
         self.patient = False
         """Whether this answer comes only once all its work is done: silence before it is then no sign of trouble."""
-        self._client = client
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._lost = self._busy = self._full = False
@@ -227,7 +141,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass of it
-        self._client.remember(self)
+        self._owner.remember(self)
 
     def data_received(self, data: bytes) -> None:
         if not self._busy:  # an answer that nobody asked for
@@ -248,7 +162,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
-        self._client.forget(self)
+        self._owner.forget(self)
         if self._busy and not self.complete and self._error is None:
             begun = self.headed or self._head_bytes
             self._error = EngineBroke("the engine broke off its answer") if begun else _no_answer()
@@ -296,15 +210,3 @@ class Connection(asyncio.Protocol):
 
 def _no_answer() -> EngineUnavailable:
     return EngineUnavailable("the engine closed the connection without an answer")
-
-
-def _split(base: str) -> tuple[bytes, str]:
-    """(host header, path prefix) of a base URL."""
-    if base not in _SPLIT:
-        parts = urlsplit(base)
-        _SPLIT[base] = (parts.netloc.encode(), parts.path.rstrip("/"))
-    return _SPLIT[base]
-
-
-_SPLIT: dict[str, tuple[bytes, str]] = {}
-"""Bounded by the settings: one entry for each engine address."""

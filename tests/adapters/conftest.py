@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from gateway.adapters.http1 import Client
+from gateway.adapters.connections import Client
 
 Behave = Callable[["Line"], Awaitable[None]]
 

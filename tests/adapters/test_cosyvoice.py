@@ -17,8 +17,8 @@ from fastapi import FastAPI, Form, UploadFile
 from fastapi.responses import StreamingResponse
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from gateway.adapters.connections import Client
 from gateway.adapters.cosyvoice import CosyVoice
-from gateway.adapters.http1 import Client
 from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineUnavailable
 from gateway.events import Audio
 from gateway.settings import Settings

@@ -10,8 +10,8 @@ import pytest
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartParser
 
+from gateway.adapters.connections import Client
 from gateway.adapters.funasr_http import FunAsrHttp
-from gateway.adapters.http1 import Client
 from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineUnavailable
 from gateway.events import Transcript
 from gateway.settings import Settings

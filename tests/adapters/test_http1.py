@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from gateway.adapters.http1 import Client, Connection
+from gateway.adapters.connections import Client
+from gateway.adapters.http1 import Connection
 from gateway.errors import EngineBroke, EngineTimeout, EngineUnavailable
 from tests.adapters.conftest import Line, answer, chunked, peer
 
@@ -13,7 +14,7 @@ from tests.adapters.conftest import Line, answer, chunked, peer
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timeouts are looked at more often than in service, so that tests wait less."""
-    monkeypatch.setattr("gateway.adapters.http1._TICK", 0.02)
+    monkeypatch.setattr("gateway.adapters.connections._TICK", 0.02)
 
 
 async def whole(http: Client, base: str, path: str = "/", body: bytes = b"") -> tuple[int, bytes]:
@@ -239,7 +240,7 @@ class TestKeptConnections:
             assert len(engine.lines) == 2
 
     async def test_one_that_nobody_needs_is_closed_after_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("gateway.adapters.http1._IDLE_KEPT", 0.05)
+        monkeypatch.setattr("gateway.adapters.connections._IDLE_KEPT", 0.05)
         async with peer(always(answer(b"hello"))) as engine, Client(connect=1, idle=1, total=1) as http:
             await whole(http, engine.url)
             await lost(http)
