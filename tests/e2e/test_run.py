@@ -51,6 +51,7 @@ def running(data: Path) -> Iterator[Stack]:
         "VOXGATE_AVATAR_PORT": str(avatar_port),
         "VOXGATE_HOST": "127.0.0.1",
         "VOXGATE_DATA_DIR": str(data),
+        "VOXGATE_HEALTH_INTERVAL": "0.1",  # a killed engine is back within a second
     }
     supervisor = subprocess.Popen(
         [sys.executable, "-m", "gateway", "run"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
