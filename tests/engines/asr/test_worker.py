@@ -40,6 +40,8 @@ def talk(load: str, *said: messages.Message) -> tuple[list[messages.Message], in
     process.stdin.write(lines)
     process.stdin.flush()
     heard = [messages.decode(process.stdout.readline()) for _ in range(1 + len(said))]
+    if not said:  # it ends by itself: losing its stdin would end it too, with another status
+        process.wait(5)
     process.stdin.close()
     with process.stdout:
         assert process.stdout.read() == b""
