@@ -3,6 +3,7 @@
 Needs nothing but Python ≥ 3.11 with venv; every download is checked against the lock's hashes.
 """
 
+import shutil
 import subprocess
 import sys
 import venv
@@ -17,7 +18,12 @@ def main(stamp: str, lock: str) -> int:
     python = folder / "bin" / "python"
     if not python.exists():
         print(f"making {folder} …", flush=True)
-        venv.create(folder, with_pip=True)
+        try:
+            venv.create(folder, with_pip=True)
+        except (subprocess.CalledProcessError, OSError) as exc:
+            shutil.rmtree(folder, ignore_errors=True)  # half an environment would be taken for a whole one
+            print(f"voxgate: this Python cannot make a virtual environment ({exc}); Debian parts it into python3-venv")
+            return 1
     print(f"installing {lock} …", flush=True)
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
     done = subprocess.run([*pip, "install", "--require-hashes", "--no-deps", "--requirement", lock], check=False)
