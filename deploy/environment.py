@@ -16,7 +16,7 @@ def main(stamp: str, lock: str) -> int:
         return 1
     folder = Path(stamp).parent
     python = folder / "bin" / "python"
-    if not python.exists():
+    if not (folder / "bin" / "pip").exists():  # the last thing that is made: without it a start was broken off
         print(f"making {folder} …", flush=True)
         try:
             venv.create(folder, with_pip=True)
