@@ -135,7 +135,8 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 def _engine(file: Path) -> AsyncEngine:
-    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(file)))
+    # Parameters are hidden because an error is logged, and they hold what users wrote.
+    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(file)), hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _tune)
     return engine
 

@@ -226,3 +226,11 @@ async def test_what_was_answered_is_in_the_file_before_the_database_is_closed(se
             assert other.execute("SELECT file_name FROM syntheses").fetchall() == [("a.wav",)]
         finally:
             other.close()
+
+
+async def test_an_error_does_not_show_what_users_wrote(settings: Settings) -> None:
+    async with open_database(settings) as database:
+        await database.execute(insert(syntheses).values(row("secret")))
+        with pytest.raises(IntegrityError) as failed:
+            await database.execute(insert(syntheses).values(row("secret")))
+    assert "secret" not in str(failed.value)
