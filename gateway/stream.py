@@ -44,9 +44,9 @@ async def wav_answer(http: Exchange, events: AsyncIterator[Audio], *, idle: floa
                 else:
                     await http.write(_same_rate(piece, rate))
                 watch.reschedule(loop.time() + idle)
+            await http.end()  # waits, like every write, until what was sent before has gone
     except TimeoutError:
         raise EngineTimeout(f"no audio moved for {idle:g} s") from None
-    await http.end()
 
 
 async def wav_file(events: AsyncIterator[Audio], path: Path) -> Spoken:
@@ -59,6 +59,8 @@ async def wav_file(events: AsyncIterator[Audio], path: Path) -> Spoken:
             rate = rate or piece.sample_rate
             chunks.append(_same_rate(piece, rate))
             frames += len(piece.pcm) // 2
+            if frames > wav.MOST_FRAMES:
+                raise EngineBroke("the engine's audio has no end")
             pending += len(piece.pcm)
             if pending >= _WRITE_BYTES:
                 await asyncio.to_thread(file.writelines, chunks)

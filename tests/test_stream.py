@@ -82,6 +82,18 @@ class TestAnswer:
         with pytest.raises(EngineTimeout):
             await wav_answer(Wire(slow=10).http, audio(b"ab"), idle=0.05)
 
+    async def test_a_client_that_does_not_read_the_last_of_it_is_given_up(self) -> None:
+        wire = Wire()
+
+        async def full_at_the_end(message: dict[str, Any]) -> None:
+            if not message.get("more_body", True):
+                await asyncio.Event().wait()
+
+        http = Exchange({"type": "http", "headers": []}, wire.receive, full_at_the_end)
+        async with asyncio.timeout(2):
+            with pytest.raises(EngineTimeout):
+                await wav_answer(http, audio(b"ab"), idle=0.05)
+
     async def test_what_moves_slowly_but_moves_may_take_its_time(self) -> None:
         wire = Wire()
         await wav_answer(wire.http, audio(*[b"ab"] * 8, pause=0.02), idle=0.1)
@@ -103,6 +115,12 @@ class TestFile:
     async def test_no_audio_is_a_broken_engine(self, tmp_path: Path) -> None:
         with pytest.raises(EngineBroke, match="no audio"):
             await wav_file(audio(), tmp_path / "a.wav")
+
+    async def test_audio_without_end_is_a_broken_engine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(wav, "MOST_FRAMES", 2)
+        assert (await wav_file(audio(b"abcd"), tmp_path / "a.wav")).frames == 2
+        with pytest.raises(EngineBroke, match="no end"):
+            await wav_file(audio(b"abcd", b"ef"), tmp_path / "a.wav")
 
     async def test_a_rate_that_changes_is_a_broken_engine(self, tmp_path: Path) -> None:
         with pytest.raises(EngineBroke, match="from 24000 to 22050"):

@@ -11,6 +11,9 @@ HEADER_BYTES = 44
 UNKNOWN_LENGTH = 0xFFFFFFFF
 """What a streamed WAV says of its length; players then read to the end."""
 
+MOST_FRAMES = (UNKNOWN_LENGTH - 1) // 2
+"""What a header can state: 4 GiB, a day and a half at 16 kHz."""
+
 
 class NotWav(ValueError):
     """The bytes are not a WAV file of mono s16le PCM."""

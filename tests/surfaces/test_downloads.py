@@ -194,3 +194,16 @@ async def test_a_file_expires(tmp_path: Any) -> None:
         await asyncio.sleep(0.15)
         answer = await gateway.client.get(url)
         assert (answer.status_code, answer.json()["code"]) == (404, "file_not_found")
+
+
+async def test_a_client_that_does_not_read_is_given_up(tmp_path: Any) -> None:
+    big = Script(piece=bytes(1_000_000))
+    async with ScriptedEngine(big) as engine, running(tmp_path, engine, engine_idle_timeout=0.3) as gateway:
+        url = await Desktop((await ready(gateway)).client, "d").tts(await Desktop(gateway.client, "d").train())
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
+        writer.write(f"GET {url} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        async with asyncio.timeout(5):
+            while not gateway.server.server_state.tasks:
+                await asyncio.sleep(0.01)
+            await gateway.idle(3)
+        writer.transport.abort()
