@@ -22,7 +22,7 @@ from gateway.adapters.http import client
 from gateway.admission import Gate
 from gateway.database import open_database
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, TooLarge
-from gateway.exchange import JSON, Endpoint, Receive, Scope, Send
+from gateway.exchange import JSON, Endpoint, Receive, Scope, Send, Shape
 from gateway.files import Downloads, Files
 from gateway.normalise import Decoder
 from gateway.repeats import Repeats
@@ -61,6 +61,10 @@ class Door:
                 await endpoint(scope, receive, send)
                 return
         await self.rest(scope, _bounded(receive), send)  # type: ignore[arg-type]
+
+    def shape(self, path: str) -> Shape:
+        """The errors of a path's client family."""
+        return next((direct.shape for (_, known), direct in self.direct.items() if known == path), desktop.shape)
 
     def allowed(self, path: str) -> str:
         """Every method of a path, for 405; empty where the path is none."""
@@ -114,7 +118,8 @@ class Cors(CORSMiddleware):
 
 
 async def _refuse(door: Door, request: Request, exc: Exception) -> Response:
-    """Failures of the JSON routes, and of paths that nobody serves, in the desktop client's shape."""
+    """Failures of the JSON routes and of paths that nobody serves, in the desktop client's shape; and of a direct
+    path asked with another method, in its own."""
     headers: dict[str, str] = {}
     if isinstance(exc, RequestValidationError):
         first = exc.errors()[0]
@@ -127,7 +132,7 @@ async def _refuse(door: Door, request: Request, exc: Exception) -> Response:
         exc = GatewayError()
     if exc.retry_after is not None:
         headers["retry-after"] = str(exc.retry_after)
-    return Response(desktop.shape(exc), exc.status, headers, JSON.decode())
+    return Response(door.shape(request.url.path)(exc), exc.status, headers, JSON.decode())
 
 
 def _meant(status: int, path: str, allow: str) -> GatewayError:

@@ -18,8 +18,12 @@ class GatewayError(Exception):
     retry_after: int | None = None
     """Seconds after which the same request may succeed; None where it will not."""
 
-    def __init__(self, text: str = "", *, code: str | None = None, retry_after: int | None = None) -> None:
+    def __init__(
+        self, text: str = "", *, code: str | None = None, retry_after: int | None = None, quotes: bool = False
+    ) -> None:
+        """quotes: whether `text` holds words that are not ours and may be a user's; those are not logged."""
         super().__init__(text or "the gateway failed on this request")
+        self.quotes = quotes
         if code is not None:
             self.code = code
         if retry_after is not None:

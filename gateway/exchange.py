@@ -174,7 +174,7 @@ class Endpoint:
     """A handler as an ASGI application: every failure becomes the surface's error or a broken-off transfer."""
 
     def __init__(self, handler: Handler, shape: Shape) -> None:
-        self._handler, self._shape = handler, shape
+        self._handler, self.shape = handler, shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = Exchange(scope, receive, send)
@@ -193,10 +193,11 @@ class Endpoint:
     async def _failed(self, http: Exchange, exc: GatewayError) -> None:
         """After the first byte nothing is sent: the server closes an unfinished answer without its end mark."""
         if http.started:
-            log.warning("broken off", path=http.scope["path"], code=exc.code, reason=str(exc))
+            why = {} if exc.quotes else {"reason": str(exc)}
+            log.warning("broken off", path=http.scope["path"], code=exc.code, **why)
         else:
             log.debug("refused", path=http.scope["path"], code=exc.code)
-            await http.refuse(exc, self._shape)
+            await http.refuse(exc, self.shape)
 
 
 def wrong_field(exc: ValidationError) -> str:

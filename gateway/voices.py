@@ -120,7 +120,8 @@ class Voices:
         found = await self._recordings.get(voice.digest)
         if found is None:
             await self.get(voice.device_id, voice.id)  # deleted meanwhile: NotFound says so
-            raise RecordingLost(f"the recording of the voice {voice.name!r} is lost; train the voice again")
+            lost = f"the recording of the voice {voice.name!r} is lost; train the voice again"
+            raise RecordingLost(lost, quotes=True)
         pcm, sample_rate = found
         return Reference(pcm, sample_rate, voice.digest, voice.prompt_text)
 

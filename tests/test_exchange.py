@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import BaseModel, Field
+from structlog.testing import capture_logs
 
 from engines.scripted import Script, ScriptedEngine
 from gateway.errors import BadRequest, ClientGone, EngineBroke, EngineBusy, GatewayError, NotFound, TooLarge
@@ -246,6 +247,18 @@ class TestPulse:
         before = asyncio.all_tasks()
         await self.test_a_slow_answer_begins_with_blanks_and_is_still_json()
         assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize(("quotes", "why"), [(False, "it said xyzzy"), (True, None)])
+async def test_words_that_are_not_ours_are_not_logged_when_an_answer_breaks(quotes: bool, why: str | None) -> None:
+    async def handler(http: Exchange) -> None:
+        async with http.pulse(0.01):
+            await asyncio.sleep(0.05)
+            raise EngineBroke("it said xyzzy", quotes=quotes)
+
+    with capture_logs() as lines:
+        await Line().answered(handler)
+    assert [line.get("reason") for line in lines if line["event"] == "broken off"] == [why]
 
 
 class TestOverSockets:

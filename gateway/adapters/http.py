@@ -111,11 +111,11 @@ def refusal(status: int, body: bytes, retry_after: bytes) -> GatewayError:
     """What an engine's own refusal means. Its words about a caller's mistake are the caller's to read."""
     says = funasr_http.read_error(body)
     if status in (400, 413, 415, 422) and says:
-        return BadRequest(says, code="engine_refused")
+        return BadRequest(says, code="engine_refused", quotes=True)
     if status in (429, 503):
         wait = min(int(retry_after[:9]), _MAX_WAIT) if retry_after.isdigit() else EngineBusy.retry_after
-        return EngineBusy(f"the engine cannot take it now: {says or status}", retry_after=wait)
-    return EngineBroke(f"the engine answered {status}: {says}" if says else f"the engine answered {status}")
+        return EngineBusy(f"the engine cannot take it now: {says or status}", retry_after=wait, quotes=bool(says))
+    return EngineBroke(f"the engine answered {status}" + f": {says}" * bool(says), quotes=bool(says))
 
 
 async def health(http: Client, base: str) -> EngineHealth:

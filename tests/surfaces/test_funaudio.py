@@ -205,6 +205,7 @@ class TestSynthesize:
         for path in ("/api/transcribe", "/api/synthesize"):
             answer = await gateway.client.get(path)
             assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+            assert answer.json() == {"error": "use POST", "success": False}
 
 
 class Heard(logging.Handler):
