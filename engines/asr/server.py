@@ -20,7 +20,6 @@ from gateway.wire import engine_health
 from gateway.wire import funasr_http as wire
 
 MOST_HOTWORDS, LONGEST_HOTWORD = 1000, 64
-_UNSPECIFIED = ("", "auto", "自动")
 _JSON = "application/json"
 
 
@@ -51,7 +50,7 @@ class Transcribe:
                     text = await self._text(job, request)
         except ClientDisconnect:
             return
-        named = wire.name_of(language) if asked.lower() in _UNSPECIFIED else asked
+        named = wire.name_of(language) if asked.lower() in wire.UNSPECIFIED else asked
         await Response(wire.result(text, named), media_type=_JSON)(scope, receive, send)
 
     # Private
@@ -103,7 +102,7 @@ async def _hang_up(request: Request, job: Job) -> None:
 
 def _language(asked: str, known: tuple[str, ...]) -> str:
     """ISO 639 code of what the caller speaks. Raises Refused."""
-    if asked.lower() in _UNSPECIFIED:
+    if asked.lower() in wire.UNSPECIFIED:
         return known[0]
     code = wire.code_of(asked)
     if code not in known:

@@ -47,6 +47,7 @@ async def transcribe(http: Exchange) -> None:
                     form.files[wire.AUDIO].path, work / "audio.wav", max_seconds=settings.transcribe_max_seconds
                 )
             asked = form.fields.get(wire.LANGUAGE, "").strip()[:50]
+            asked = "" if asked.lower() in wire.UNSPECIFIED else asked
             job = Transcribe(audio, asked, wire.hotwords_of(form.fields.get(wire.HOTWORDS, "")))
             async with state["transcribe"].session(job) as events:
                 words = [event async for event in events if event.final]

@@ -12,6 +12,10 @@ from gateway.wire import answers
 PATH = "/api/transcribe"
 AUDIO, LANGUAGE, HOTWORDS = "audio", "language", "hotwords"
 
+UNSPECIFIED = ("", "auto", "自动")
+"""What callers write, in any case, where they leave the language to the engine; an upstream engine must not be sent it,
+since it puts the word into its prompt."""
+
 LANGUAGES = {
     "zh": ("中文", "汉语", "普通话", "chinese", "mandarin", "cmn", "zh-cn"),
     "en": ("英文", "英语", "english", "en-us", "en-gb"),

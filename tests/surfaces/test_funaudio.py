@@ -208,6 +208,16 @@ class TestSynthesize:
             assert answer.json() == {"error": "use POST", "success": False}
 
 
+@pytest.mark.parametrize("language", ["auto", "Auto", "自动", " "])
+async def test_a_language_left_to_the_engine_is_not_sent_to_it(
+    gateway: Gateway, engine: ScriptedEngine, language: str
+) -> None:
+    answer = await transcribe(gateway, language=language)
+    assert answer.status_code == 200
+    assert answer.json()["language"] != language
+    assert b'name="language"' not in engine.seen.asked[-1][1]
+
+
 class Heard(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
