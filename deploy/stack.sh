@@ -19,7 +19,8 @@ if [[ -f $env_file ]]; then compose+=(--env-file "$env_file"); else env_file=/de
 SETTINGS=$(mktemp)
 export SETTINGS
 trap 'rm -f "$SETTINGS"' EXIT
-{ cat "$env_file" && env; } | grep '^VOXGATE_' >"$SETTINGS" || true
+# Paths of this host mean nothing inside.
+{ cat "$env_file" && env; } | grep '^VOXGATE_' | grep -Ev '^VOXGATE_(CONFIG|SCRATCH_DIR|FFMPEG)=' >"$SETTINGS" || true
 
 up() {
   echo "voxgate: ${device^^} ($reason)"

@@ -11,8 +11,9 @@ from gateway.errors import EngineBusy
 class Gate:
     """At most `slots` at a time inside, at most `queue` waiting in order of arrival, the next one is refused."""
 
-    def __init__(self, name: str, slots: int, queue: int) -> None:
-        self.name, self.slots, self.queue = name, slots, queue
+    def __init__(self, name: str, slots: int, queue: int, *, patience: float | None = None) -> None:
+        """patience: seconds that a request waits at most; None waits as long as its client does."""
+        self.name, self.slots, self.queue, self._patience = name, slots, queue, patience
         self.running = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -33,13 +34,17 @@ class Gate:
             self.release()
 
     async def acquire(self) -> None:
-        """Takes a slot, waiting for it in the queue. Raises EngineBusy when the queue is full."""
+        """Takes a slot, waiting for it in the queue. Raises EngineBusy when the queue is full, or does not move."""
         if self.running < self.slots and not self._waiting:
             self.running += 1
         elif len(self._waiting) >= self.queue:
             raise EngineBusy(f"too many requests: {self!r}")
         else:
-            await self._wait()
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._wait()
+            except TimeoutError:
+                raise EngineBusy(f"no slot within {self._patience:g} s: {self!r}") from None
 
     def release(self) -> None:
         self.running -= 1

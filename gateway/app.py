@@ -4,7 +4,7 @@ The streaming paths are raw ASGI and found by one dictionary look-up before Fast
 routes and the API document.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -170,10 +170,12 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
             raise
         tasks = await stack.enter_async_context(task_group())
         watch = [
-            tasks.create_task(forever(replicas.refresh, settings.health_interval, _failed("health")))
-            for replicas in state["verbs"].values()
+            *(
+                tasks.create_task(forever(replicas.refresh, settings.health_interval, _failed("health")))
+                for replicas in state["verbs"].values()
+            ),
+            *(tasks.create_task(forever(sweep, _SWEEP_SECONDS, _failed("sweep"))) for sweep in _sweeps(state)),
         ]
-        watch.append(tasks.create_task(forever(partial(_sweep, state), _SWEEP_SECONDS, _failed("sweep"))))
         try:
             yield state
         finally:
@@ -192,6 +194,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         adapters.speakers(settings, http),
         slots=settings.speak_slots,
         queue=settings.speak_queue,
+        patience=settings.queue_timeout,
     )
     transcribe = Replicas(
         "asr",
@@ -199,6 +202,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         adapters.transcribers(settings, http),
         slots=settings.transcribe_slots,
         queue=settings.transcribe_queue,
+        patience=settings.queue_timeout,
     )
     return State(
         settings=settings,
@@ -207,7 +211,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         transcribe=transcribe,
         verbs={"tts": speak, "asr": transcribe},
         decoder=Decoder(settings),
-        decoding=Gate("decode", settings.decode_slots, settings.decode_queue),
+        decoding=Gate("decode", settings.decode_slots, settings.decode_queue, patience=settings.queue_timeout),
         voices=Voices(database, files),
         downloads=Downloads(files, settings),
         repeats=Repeats(database),
@@ -224,10 +228,13 @@ def _scratch(settings: Settings, stack: AsyncExitStack) -> Path:
         raise SettingsError(f"{name}: {settings.scratch} cannot be used: {exc.strerror}") from None
 
 
-async def _sweep(state: State) -> None:
-    await state["downloads"].sweep()
-    await state["voices"].sweep()
-    await state["repeats"].sweep(state["settings"].repeat_window)
+def _sweeps(state: State) -> list[Callable[[], Awaitable[object]]]:
+    """Each on its own: one that fails does not keep the others from their work."""
+    return [
+        state["downloads"].sweep,
+        state["voices"].sweep,
+        partial(state["repeats"].sweep, state["settings"].repeat_window),
+    ]
 
 
 def _failed(work: str) -> Any:

@@ -83,6 +83,10 @@ class EngineUnavailable(EngineError):
     status, code, retry_after = 503, "engine_unavailable", 10
 
 
+class EngineUnreachable(EngineUnavailable):
+    """No connection to it can be made: nothing of the request has reached it."""
+
+
 class EngineTimeout(EngineError):
     status, code = 504, "engine_timeout"
 

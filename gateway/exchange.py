@@ -142,7 +142,7 @@ class Exchange:
         """The whole answer to a failed request."""
         headers = [(b"retry-after", b"%d" % exc.retry_after)] if exc.retry_after is not None else []
         body = shape(exc)
-        if self._body_read or not self._has_body():
+        if self._body_read or not self._has_body() or isinstance(exc, ShuttingDown):
             await self.answer(exc.status, body, headers=headers)
             return
         headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
@@ -181,23 +181,29 @@ class Endpoint:
         try:
             await self._handler(http)
         except ClientGone:
-            log.debug("client gone", path=scope["path"])
+            log.debug("client gone", path=_shown(scope))
         except asyncio.CancelledError:  # the server has waited long enough; this is the end of its task anyway
             await self._failed(http, ShuttingDown("the gateway is restarting"))
         except GatewayError as exc:
             await self._failed(http, exc)
         except Exception:
-            log.exception("request failed", path=scope["path"])
+            log.exception("request failed", path=_shown(scope))
             await self._failed(http, GatewayError())
 
     async def _failed(self, http: Exchange, exc: GatewayError) -> None:
         """After the first byte nothing is sent: the server closes an unfinished answer without its end mark."""
         if http.started:
             why = {} if exc.quotes else {"reason": str(exc)}
-            log.warning("broken off", path=http.scope["path"], code=exc.code, **why)
+            log.warning("broken off", path=_shown(http.scope), code=exc.code, **why)
         else:
-            log.debug("refused", path=http.scope["path"], code=exc.code)
+            log.debug("refused", path=_shown(http.scope), code=exc.code)
             await http.refuse(exc, self.shape)
+
+
+def _shown(scope: Scope) -> str:
+    """The path for a log line; the name of a file is the key to it."""
+    path: str = scope["path"]
+    return "/files/…" if path.startswith("/files/") else path[:200]
 
 
 def wrong_field(exc: ValidationError) -> str:

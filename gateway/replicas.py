@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from gateway.admission import Gate
-from gateway.errors import EngineLoading, EngineUnavailable
+from gateway.errors import EngineBusy, EngineLoading, EngineUnavailable, EngineUnreachable
 from gateway.verbs import Engine, EngineHealth, State
 
 J = TypeVar("J")
@@ -31,10 +31,20 @@ class Replica(Generic[J, E]):
 class Replicas(Generic[J, E]):
     """One verb's engines behind one gate. Built and closed by the lifespan."""
 
-    def __init__(self, name: str, adapter: str, engines: Sequence[Engine[J, E]], *, slots: int, queue: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        adapter: str,
+        engines: Sequence[Engine[J, E]],
+        *,
+        slots: int,
+        queue: int,
+        patience: float | None = None,
+    ) -> None:
+        """slots: of each engine; queue, patience: see Gate."""
         self.name, self.adapter = name, adapter
         self.members = [Replica(engine) for engine in engines]
-        self.gate = Gate(name, slots * len(self.members), queue)
+        self.gate = Gate(name, slots * len(self.members), queue, patience=patience)
         self._slots = slots
 
     def __repr__(self) -> str:
@@ -44,11 +54,12 @@ class Replicas(Generic[J, E]):
         """upload → normalise → **admit → engine** → stream: waits for a slot, then for the engine to accept the job.
 
         Raises EngineBusy, EngineLoading, EngineUnavailable and whatever the adapter raises. A replica that cannot be
-        reached is passed over for the next one, which is safe because nothing has been answered yet.
+        reached, or takes no more, is passed over for the next one: nothing has been answered yet.
         """
         return _Session(self, job)
 
-    def missed(self, replica: Replica[J, E], exc: EngineUnavailable) -> None:
+    def unreachable(self, replica: Replica[J, E], exc: EngineUnreachable) -> None:
+        """Noted at once; the next health check may find otherwise."""
         self._note(replica, EngineHealth(State.DOWN, replica.health.model, reason=str(exc)))
 
     def ready(self) -> list[Replica[J, E]]:
@@ -112,16 +123,20 @@ class _Session(Generic[J, E]):
             self._replicas.gate.release()
 
     async def _open(self) -> AsyncIterator[E]:
-        candidates = self._replicas.ready()
+        """Asks one replica after the other. A request that made two engines close without an answer may be the reason
+        itself, and visits no third."""
+        candidates, closed = self._replicas.ready(), 0
         for replica in candidates:
             inner = replica.engine.session(self._job)
             replica.running += 1
             try:
                 events = await inner.__aenter__()
-            except EngineUnavailable as exc:
+            except (EngineUnavailable, EngineBusy) as exc:
                 replica.running -= 1
-                self._replicas.missed(replica, exc)
-                if replica is candidates[-1]:
+                if isinstance(exc, EngineUnreachable):
+                    self._replicas.unreachable(replica, exc)
+                closed += not isinstance(exc, EngineUnreachable | EngineBusy)
+                if replica is candidates[-1] or closed == 2:
                     raise
             except BaseException:
                 replica.running -= 1

@@ -94,10 +94,14 @@ class Settings(BaseModel):
     engine_connect_timeout: Seconds = 3.0
     """Longest wait for an engine to accept a connection."""
     engine_idle_timeout: Seconds = 120.0
-    """Longest silence of an engine, or of a client that does not read, before a request is given up."""
+    """Longest silence of an engine in the middle of its answer, before the request is given up."""
     engine_total_timeout: Seconds = 3600.0
     """Longest time of one request at an engine."""
 
+    client_idle_timeout: Seconds = 20.0
+    """Longest time that a client may read nothing of its answer; until then it holds its place at the engine."""
+    queue_timeout: Seconds = 40.0
+    """Longest wait for a slot, then 503; shorter than `answer_pulse`, after which no status can be sent."""
     upload_max_bytes: Count = 200 * 1024 * 1024
     """Largest upload."""
     upload_idle_timeout: Seconds = 60.0

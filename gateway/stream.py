@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.errors import EngineBroke, EngineTimeout
+from gateway.errors import ClientGone, EngineBroke
 from gateway.events import Audio
 from gateway.exchange import Exchange
 from gateway.wire import wav
@@ -30,23 +30,26 @@ class Spoken:
 async def wav_answer(http: Exchange, events: AsyncIterator[Audio], *, idle: float) -> None:
     """Streams a WAV of unknown length; its first bytes leave with the engine's first piece.
 
-    idle: longest silence, in seconds, of the engine or of a client that does not read.
+    idle: longest time, in seconds, that a client may read nothing; it holds a place at the engine meanwhile. The
+    engine's silence is its adapter's to end.
     """
     rate = 0
     try:
-        async with asyncio.timeout(idle) as watch:
+        async with asyncio.timeout(None) as watch:
             loop = asyncio.get_running_loop()
             async for piece in events:
+                watch.reschedule(loop.time() + idle)
                 if not rate:
                     rate = piece.sample_rate
                     await http.start(200, b"audio/wav", [(b"x-sample-rate", b"%d" % rate)])
                     await http.write(wav.header(rate) + piece.pcm)
                 else:
                     await http.write(_same_rate(piece, rate))
-                watch.reschedule(loop.time() + idle)
+                watch.reschedule(None)
+            watch.reschedule(loop.time() + idle)
             await http.end()  # waits, like every write, until what was sent before has gone
     except TimeoutError:
-        raise EngineTimeout(f"no audio moved for {idle:g} s") from None
+        raise ClientGone(f"the client has read nothing for {idle:g} s") from None
 
 
 async def wav_file(events: AsyncIterator[Audio], path: Path) -> Spoken:

@@ -114,7 +114,7 @@ async def _ended(task: asyncio.Task[Any]) -> None:
     await asyncio.wait([task])
 
 
-async def forever(work: Callable[[], Awaitable[None]], every: float, failed: Callable[[Exception], None]) -> None:
+async def forever(work: Callable[[], Awaitable[object]], every: float, failed: Callable[[Exception], None]) -> None:
     """Repeats `work`, `every` seconds apart. A failure is told to `failed` and does not end the series."""
     while True:
         try:

@@ -201,3 +201,11 @@ async def test_no_slot_is_lost_or_gained_whatever_happens(seed: int) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     assert most <= 5
     assert inside == gate.running == gate.waiting == 0
+
+
+async def test_a_wait_that_lasts_too_long_is_refused_and_gives_up_its_place() -> None:
+    gate = Gate("tts", 1, 8, patience=0.02)
+    async with gate.enter():
+        with pytest.raises(EngineBusy, match=r"no slot within 0.02 s: <tts: 1/1 running, 0/8 waiting>"):
+            await gate.acquire()
+    assert repr(gate) == "<tts: 0/1 running, 0/8 waiting>"

@@ -159,7 +159,7 @@ async def test_an_engine_may_think_long_about_a_recording(tmp_path: Path, engine
 
 async def test_a_client_that_stops_reading_is_given_up(tmp_path: Path, engine: ScriptedEngine) -> None:
     engine.script = Script(pieces=10_000, piece=bytes(64 * 1024))
-    async with running(tmp_path, engine, engine_idle_timeout=0.5) as gateway:
+    async with running(tmp_path, engine, client_idle_timeout=0.5) as gateway:
         await ready(gateway)
         body = b'{"text": "hello"}'
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines.scripted import Script, ScriptedEngine
-from gateway.errors import EngineBroke, EngineBusy, EngineLoading, EngineUnavailable
+from gateway.errors import EngineBroke, EngineBusy, EngineLoading, EngineUnavailable, EngineUnreachable
 from gateway.replicas import Replicas
 from gateway.verbs import EngineHealth, State
 from gateway.wire.engine_health import Report
@@ -70,7 +70,7 @@ class TestChoice:
     async def test_one_that_cannot_be_reached_is_passed_over_and_noted(self) -> None:
         a, b = Engine("a"), Engine("b")
         replicas = await group(a, b)
-        a.fails = EngineUnavailable("connection refused")
+        a.fails = EngineUnreachable("connection refused")
         for _ in range(3):
             assert await ask(replicas) == "b did it"
         assert a.asked == 1
@@ -79,7 +79,7 @@ class TestChoice:
     async def test_one_that_comes_back_is_asked_again(self) -> None:
         a, b = Engine("a"), Engine("b")
         replicas = await group(a, b)
-        a.fails = EngineUnavailable("connection refused")
+        a.fails = EngineUnreachable("connection refused")
         await ask(replicas)
         a.fails = None
         await replicas.refresh()
@@ -89,12 +89,12 @@ class TestChoice:
     async def test_when_all_are_gone_the_last_reason_is_told(self) -> None:
         a, b = Engine("a"), Engine("b")
         replicas = await group(a, b)
-        a.fails, b.fails = EngineUnavailable("first"), EngineUnavailable("second")
+        a.fails, b.fails = EngineUnreachable("first"), EngineUnreachable("second")
         with pytest.raises(EngineUnavailable, match="second"):
             await ask(replicas)
         assert repr(replicas) == "<tts: 0/2 running, 0/4 waiting> [<a: down, 0 running>, <b: down, 0 running>]"
 
-    @pytest.mark.parametrize("error", [EngineBroke("x"), EngineBusy("x"), ValueError("x")])
+    @pytest.mark.parametrize("error", [EngineBroke("x"), ValueError("x")])
     async def test_another_failure_is_the_request_s_and_no_other_is_asked(self, error: Exception) -> None:
         a, b = Engine("a"), Engine("b")
         replicas = await group(a, b)
@@ -103,6 +103,23 @@ class TestChoice:
             await ask(replicas)
         assert b.asked == 0
         assert repr(replicas) == "<tts: 0/4 running, 0/4 waiting> [<a: ready, 0 running>, <b: ready, 0 running>]"
+
+    async def test_a_replica_that_takes_no_more_is_passed_over_and_stays_ready(self) -> None:
+        a, b = Engine("a"), Engine("b")
+        replicas = await group(a, b)
+        a.fails = EngineBusy("full")
+        assert await ask(replicas) == "b did it"
+        assert replicas.members[0].health.state is State.READY
+
+    async def test_a_request_that_ends_engines_visits_two_and_takes_none_out_of_service(self) -> None:
+        engines = [Engine(name) for name in "abc"]
+        replicas = await group(*engines)
+        for engine in engines:
+            engine.fails = EngineUnavailable("closed without an answer")
+        with pytest.raises(EngineUnavailable):
+            await ask(replicas)
+        assert [engine.asked for engine in engines] == [1, 1, 0]
+        assert {member.health.state for member in replicas.members} == {State.READY}
 
 
 class TestNoneReady:

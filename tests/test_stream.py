@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import EngineBroke, EngineTimeout
+from gateway.errors import ClientGone, EngineBroke
 from gateway.events import Audio
 from gateway.exchange import Exchange
 from gateway.stream import Spoken, wav_answer, wav_file
@@ -74,12 +74,13 @@ class TestAnswer:
         assert not wire.http.complete
         assert all(message.get("more_body", True) for message in wire.sent)
 
-    async def test_an_engine_that_falls_silent_is_given_up(self) -> None:
-        with pytest.raises(EngineTimeout):
-            await wav_answer(Wire().http, audio(b"ab", pause=10), idle=0.05)
+    async def test_an_engine_that_pauses_longer_than_a_client_may_is_not_the_client_s_fault(self) -> None:
+        wire = Wire()
+        await wav_answer(wire.http, audio(b"ab", pause=0.2), idle=0.05)
+        assert wire.http.complete
 
     async def test_a_client_that_does_not_read_is_given_up(self) -> None:
-        with pytest.raises(EngineTimeout):
+        with pytest.raises(ClientGone):
             await wav_answer(Wire(slow=10).http, audio(b"ab"), idle=0.05)
 
     async def test_a_client_that_does_not_read_the_last_of_it_is_given_up(self) -> None:
@@ -91,7 +92,7 @@ class TestAnswer:
 
         http = Exchange({"type": "http", "headers": []}, wire.receive, full_at_the_end)
         async with asyncio.timeout(2):
-            with pytest.raises(EngineTimeout):
+            with pytest.raises(ClientGone):
                 await wav_answer(http, audio(b"ab"), idle=0.05)
 
     async def test_what_moves_slowly_but_moves_may_take_its_time(self) -> None:

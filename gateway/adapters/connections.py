@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from gateway.adapters.http1 import Connection
-from gateway.errors import EngineUnavailable
+from gateway.errors import EngineUnreachable
 
 _IDLE_KEPT = 30.0
 _TICK = 0.5
@@ -43,7 +43,7 @@ class Client:
     ) -> "Connection":
         """A connection on which the head and `body` have been written; `more` bytes of body are still to come.
 
-        base: "http://host:port", with a path prefix or not. headers: whole lines. Raises EngineUnavailable.
+        base: "http://host:port", with a path prefix or not. headers: whole lines. Raises EngineUnreachable.
         """
         host, prefix = _split(base)
         size = sum(map(len, body)) + more
@@ -89,9 +89,9 @@ class Client:
                     ssl=secure,
                 )
         except TimeoutError:
-            raise EngineUnavailable(f"the engine does not accept a connection within {self._connect:g} s") from None
+            raise EngineUnreachable(f"the engine does not accept a connection within {self._connect:g} s") from None
         except OSError as exc:
-            raise EngineUnavailable(f"the engine cannot be reached ({type(exc).__name__})") from exc
+            raise EngineUnreachable(f"the engine cannot be reached ({type(exc).__name__})") from exc
         return connection
 
     def _tick(self) -> None:

@@ -47,6 +47,7 @@ def _fields(job: Speak) -> tuple[str, dict[str, str]]:
             path, more = wire.INSTRUCT, {wire.SPEAKER: name, wire.INSTRUCTION: wire.without_control(job.instruction)}
         case Preset(name):
             path, more = wire.SFT, {wire.SPEAKER: name}
+            text = wire.tagged(text, job.language)
         case Reference() if job.instruction:
             path, more = wire.INSTRUCT2, {wire.INSTRUCTION: wire.without_control(job.instruction)}
         case Reference(text=words) if words:

@@ -78,7 +78,7 @@ async def tts(http: Exchange) -> None:
         voice = await state["voices"].get(ask.device_id, ask.voice_id)
         job = Speak(speakable(ask.text, settings.text_max_chars), await _voice(state, voice, ask))
         key = _repeat_key(ask)
-        name = await state["repeats"].recall(key, settings.repeat_window)
+        name = await state["repeats"].recall(key, min(settings.repeat_window, settings.file_ttl / 2))
         if name is None or not await state["downloads"].exists(name):
             name = await state["syntheses"].run(key, lambda: _synthesise(state, job, key))
     await http.answer(200, wire.spoken(FILES + name, voice.id))

@@ -27,7 +27,7 @@ async def download(http: Exchange) -> None:
             return
         headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, stored.size)))
     headers.append((b"content-length", b"%d" % (end - start)))
-    idle = state["settings"].engine_idle_timeout
+    idle = state["settings"].client_idle_timeout
     try:
         async with http.until_gone(), asyncio.timeout(idle) as watch:
             await http.start(status, b"audio/wav", headers)

@@ -62,9 +62,9 @@ async def synthesize(http: Exchange) -> None:
     ask = await http.json(SynthesizeBody, limit=settings.text_max_chars * 4 + 65536)
     async with http.until_gone():
         voice = await _voice(state, ask)
-        job = Speak(speakable(ask.text, settings.text_max_chars), voice, ask.language.lower(), ask.speed)
+        job = Speak(speakable(ask.text, settings.text_max_chars), voice, wire.code_of(ask.language), ask.speed)
         async with state["speak"].session(job) as events:
-            await stream.wav_answer(http, events, idle=settings.engine_idle_timeout)
+            await stream.wav_answer(http, events, idle=settings.client_idle_timeout)
 
 
 async def _voice(state: State, ask: SynthesizeBody) -> Preset | Reference:

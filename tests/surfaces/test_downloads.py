@@ -198,7 +198,7 @@ async def test_a_file_expires(tmp_path: Any) -> None:
 
 async def test_a_client_that_does_not_read_is_given_up(tmp_path: Any) -> None:
     big = Script(piece=bytes(1_000_000))
-    async with ScriptedEngine(big) as engine, running(tmp_path, engine, engine_idle_timeout=0.3) as gateway:
+    async with ScriptedEngine(big) as engine, running(tmp_path, engine, client_idle_timeout=0.3) as gateway:
         url = await Desktop((await ready(gateway)).client, "d").tts(await Desktop(gateway.client, "d").train())
         _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
         writer.write(f"GET {url} HTTP/1.1\r\nhost: x\r\n\r\n".encode())

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import httpx
 import pytest
@@ -188,6 +189,13 @@ class TestSynthesize:
     async def test_a_number_that_is_none_is_refused(self, gateway: Gateway) -> None:
         answer = await gateway.client.post("/api/synthesize", content=b'{"text": "Hi.", "speed": NaN}')
         assert_refused(answer, 400, "speed: ")
+
+    @pytest.mark.parametrize(("asked", "tag"), [("zh-CN", b"<|zh|>"), ("FR", b"<|fr|>"), ("english", b"<|en|>")])
+    async def test_a_language_reaches_the_engine_for_a_preset_too(
+        self, gateway: Gateway, engine: ScriptedEngine, asked: str, tag: bytes
+    ) -> None:
+        await say(gateway, language=asked)
+        assert unquote_to_bytes(engine.seen.asked[0][1]).startswith(b"tts_text=" + tag)
 
     async def test_a_full_engine_refuses_the_next_one(self, gateway: Gateway, engine: ScriptedEngine) -> None:
         engine.script = Script(pause=60)
