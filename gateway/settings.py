@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 PREFIX = "VOXGATE_"
 
@@ -140,6 +140,14 @@ class Settings(BaseModel):
     shutdown_grace: Seconds = 2.0
     """How long running requests may finish after SIGTERM or Ctrl-C."""
 
+    @model_validator(mode="after")
+    def _agree(self) -> "Settings":
+        if self.presets and self.default_voice not in self.presets:
+            raise ValueError(f"default_voice {self.default_voice!r} is not one of presets")
+        if self.reference_keep_seconds < self.reference_min_speech_seconds:
+            raise ValueError("reference_keep_seconds is less than reference_min_speech_seconds")
+        return self
+
     @property
     def scratch(self) -> Path:
         return self.scratch_dir or self.data_dir / "scratch"
@@ -171,7 +179,9 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
         return Settings.model_validate(values)
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
+        if not first["loc"]:  # settings that do not agree with each other
+            raise SettingsError(first["msg"].removeprefix("Value error, ")) from None
+        name = str(first["loc"][0])
         origin = f"{PREFIX}{name.upper()}" if name in from_environment and name not in flags else name
         raise SettingsError(f"{origin}: {first['msg']}, got {first['input']!r}") from None
 

@@ -67,8 +67,8 @@ class TestValues:
         assert load({}, {"VOXGATE_TRANSCRIBE_URLS": url}).transcribe_urls == (url,)
 
     def test_a_file_may_write_them_as_lists(self, tmp_path: Path) -> None:
-        found = load({"config": file(tmp_path, 'presets = ["Ann"]\nspeak_urls = ["http://a:1"]')}, {})
-        assert (found.presets, found.speak_urls) == (("Ann",), ("http://a:1",))
+        found = load({"config": file(tmp_path, 'presets = ["中文女"]\nspeak_urls = ["http://a:1"]')}, {})
+        assert (found.presets, found.speak_urls) == (("中文女",), ("http://a:1",))
 
     def test_uploads_lie_in_the_data_folder_unless_told_otherwise(self) -> None:
         assert load({}, {"VOXGATE_DATA_DIR": "/d"}).scratch == Path("/d/scratch")
@@ -181,3 +181,15 @@ class TestExample:
     def test_the_example_uncommented_is_the_defaults(self) -> None:
         lines = (line.removeprefix("#") for line in env_example().splitlines() if line.startswith("#VOXGATE_"))
         assert load({}, dict(line.split("=", 1) for line in lines)) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"VOXGATE_DEFAULT_VOICE": "nonesuch"}, "default_voice 'nonesuch' is not one of presets"),
+        ({"VOXGATE_REFERENCE_KEEP_SECONDS": "0.5"}, "reference_keep_seconds is less than"),
+    ],
+)
+def test_settings_that_do_not_agree_stop_the_start(environment: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        load({}, environment)
