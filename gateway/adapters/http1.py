@@ -1,7 +1,7 @@
 """HTTP/1.1 with an engine, on one connection: one request at a time, its answer streamed.
 
 Why our own: this is the hot path, and with a general client (aiohttp) the gateway stayed well below what it must reach
-beside nginx in `make bench`. It does what engines need and no more: no redirects, no cookies, no compression, no proxies.
+beside nginx in `make bench`. It does what engines need and no more: no redirects, cookies, compression or proxies.
 
 Rule 1: an answer is complete only when its own framing says so; a connection that ends before that is EngineBroke.
 Rule 2: leaving an answer before its end closes the connection, which is how the engine learns that nobody listens.
