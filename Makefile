@@ -8,8 +8,11 @@ help:            ## what can be made
 run: .venv/run   ## the gateway on the embedded engines: no GPU, no Docker, no downloads of models
 	@exec $(BIN)/python -m gateway run $(ARGS)
 
-test: .venv/dev  ## every test that needs no Docker and no GPU
-	@$(BIN)/python -m pytest -m "not docker and not gpu" $(ARGS)
+test: .venv/dev  ## every test that needs no Docker, no GPU and no engine packages
+	@$(BIN)/python -m pytest -m "not docker and not gpu and not engine" $(ARGS)
+
+test-engines: .venv-engines/dev ## the real FunASR and CosyVoice code, on tiny models that the tests make (5 GB of packages)
+	@.venv-engines/bin/python -m pytest -m "engine and not gpu" $(ARGS)
 
 bench: .venv/dev ## what the gateway costs, beside nginx and a plain design (Debian: nginx, wrk)
 	@$(BIN)/python -m bench.gateway && $(BIN)/python -m bench.normalise
@@ -46,4 +49,7 @@ lock: .venv/dev  ## pin the newest versions in requirements/*.lock
 .venv/dev: requirements/dev.lock
 	@$(PYTHON) deploy/environment.py $@ $<
 
-.PHONY: help run test bench check up down ps logs build env lock
+.venv-engines/dev: requirements/engines-dev.lock
+	@$(PYTHON) deploy/environment.py $@ $<
+
+.PHONY: help run test test-engines bench check up down ps logs build env lock

@@ -6,6 +6,6 @@ uv() { ../.venv/bin/python -m uv pip compile --quiet --universal --python-versio
   --no-annotate --no-header --no-emit-index-url "$@"; }
 ../.venv/bin/python -m pip install --quiet uv
 uv --upgrade dev.in -o dev.lock
-uv gateway.in -c dev.lock -o gateway.lock
-uv embedded.in -c dev.lock -o embedded.lock
-uv run.in -c dev.lock -o run.lock
+for name in gateway embedded run; do uv "$name.in" -c dev.lock -o "$name.lock"; done
+uv --override engines-without.txt engines-dev.in -c dev.lock -o engines-dev.lock
+uv --override engines-without.txt engines.in -c engines-dev.lock -o engines.lock

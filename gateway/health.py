@@ -7,7 +7,8 @@ from typing import Any
 
 from gateway import __version__
 from gateway.replicas import Replicas
-from gateway.verbs import State
+from gateway.verbs import EngineHealth, State
+from gateway.wire import engine_health
 
 Verbs = dict[str, Replicas[Any, Any]]
 """The engines by the name that clients and compose.yaml use: tts, asr."""
@@ -35,6 +36,8 @@ def _engine(replicas: Replicas[Any, Any]) -> dict[str, Any]:
     best = replicas.health()
     body: dict[str, Any] = {"state": str(best.state), "adapter": replicas.adapter, "model": best.model}
     body |= {name: value for name, value in (("device", best.device), ("reason", best.reason)) if value}
+    if best.progress is not None:
+        body["progress"] = engine_health.progress_body(best.progress)
     gate = replicas.gate
     return body | {
         "running": gate.running,
@@ -44,6 +47,9 @@ def _engine(replicas: Replicas[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _replica(health: Any, running: int) -> dict[str, Any]:
+def _replica(health: EngineHealth, running: int) -> dict[str, Any]:
     """Addresses stay inside: they are the operator's, and this answer is public."""
-    return {"state": str(health.state), "running": running} | ({"reason": health.reason} if health.reason else {})
+    body: dict[str, Any] = {"state": str(health.state), "running": running}
+    if health.reason:
+        body["reason"] = health.reason
+    return body if health.progress is None else body | {"progress": engine_health.progress_body(health.progress)}

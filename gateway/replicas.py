@@ -71,7 +71,7 @@ class Replicas(Generic[J, E]):
 
     def _none_ready(self) -> EngineLoading | EngineUnavailable:
         health = self.health()
-        text = f"{self.name} is {health.state}: {health.reason or 'no replica is ready'}"
+        text = f"{self.name} is {health.state}: {health.reason or health.progress or 'no replica is ready'}"
         return EngineLoading(text) if health.state is State.LOADING else EngineUnavailable(text)
 
     def health(self) -> EngineHealth:

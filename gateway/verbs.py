@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from gateway.events import Audio, Transcript
+from gateway.wire.engine_health import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,27 @@ class Speak:
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """Audio that is still arriving. Its end is the end of `pieces`: then whatever was not yet recognised is."""
+
+    pieces: AsyncIterator[Audio]
+    """All of the same rate."""
+    sample_rate: int
+    """Hz."""
+
+
+@dataclass(frozen=True, slots=True)
 class Transcribe:
     """audio → text."""
 
-    audio: Recording
+    audio: Recording | Live
     language: str = ""
     """As the caller wrote it ("中文", "en", …); empty leaves it to the engine."""
     hotwords: tuple[str, ...] = ()
+    partials: bool = False
+    """Whether Transcripts that are not final are wanted, from engines that have them."""
+    itn: bool = True
+    """Whether numbers and dates are written in figures, by engines that can (inverse text normalisation)."""
 
 
 class State(StrEnum):
@@ -93,6 +108,8 @@ class EngineHealth:
     device: str = ""
     reason: str = ""
     """One line a person can act on; empty when ready."""
+    progress: Progress | None = None
+    """How far it is, while it is loading and says so."""
 
 
 J = TypeVar("J", contravariant=True)

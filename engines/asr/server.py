@@ -77,7 +77,8 @@ class Transcribe:
 def create_app(pool: Pool, limits: Limits) -> Starlette:
     async def health(_request: Request) -> Response:
         status, body = engine_health.encode(pool.report)
-        return Response(body, status, media_type=_JSON)
+        headers = None if status == 200 else {"retry-after": engine_health.RETRY_AFTER}
+        return Response(body, status, headers, _JSON)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

@@ -52,3 +52,8 @@ class Job:
     prompt_text: str = ""
     instruction: str = ""
     speed: float = 1.0
+    registered: str = ""
+    """A registered speaker, in the place of `prompt`."""
+    stream: bool = True
+    """Whether audio comes while a sentence is still being made, where the backend can."""
+    seed: int | None = None

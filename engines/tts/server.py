@@ -45,7 +45,8 @@ def create_app(backend: Backend) -> Starlette:
 
     async def health(_request: Request) -> Response:
         status, body = engine_health.encode(readiness.report)
-        return Response(body, status, media_type="application/json")
+        headers = None if status == 200 else {"retry-after": engine_health.RETRY_AFTER}
+        return Response(body, status, headers, "application/json")
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

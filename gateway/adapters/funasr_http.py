@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from gateway.adapters import http as engine_http
 from gateway.adapters.connections import Client
 from gateway.adapters.http1 import Connection
-from gateway.errors import EngineBroke
+from gateway.errors import BadRequest, EngineBroke
 from gateway.events import Transcript
 from gateway.settings import Settings
-from gateway.verbs import EngineHealth, Transcribe, Transcriber
+from gateway.verbs import EngineHealth, Live, Transcribe, Transcriber
 from gateway.wire import funasr_http as wire
 from gateway.wire import multipart
 
@@ -23,6 +23,8 @@ class FunAsrHttp:
 
     @asynccontextmanager
     async def session(self, job: Transcribe) -> AsyncIterator[AsyncIterator[Transcript]]:
+        if isinstance(job.audio, Live):
+            raise BadRequest("this recognition engine takes whole recordings only", code="live_unsupported")
         fields = {wire.LANGUAGE: job.language, wire.HOTWORDS: ",".join(job.hotwords)}
         given = {name: value for name, value in fields.items() if value}
         form = multipart.envelope(given, wire.AUDIO, "audio.wav", "audio/wav")

@@ -128,7 +128,7 @@ async def health(http: Client, base: str) -> EngineHealth:
     except EngineError as exc:
         return EngineHealth(State.DOWN, reason=str(exc))
     report = engine_health.decode(status, answer)
-    return EngineHealth(State(report.state), report.model, report.device, report.reason)
+    return EngineHealth(State(report.state), report.model, report.device, report.reason, report.progress)
 
 
 async def _ask(http: Client, base: str, path: str) -> tuple[int, bytes]:

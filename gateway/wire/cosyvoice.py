@@ -1,4 +1,4 @@
-"""CosyVoice's HTTP protocol, as upstream's FastAPI server speaks it (read at ace7c47), with two additions of ours.
+"""CosyVoice's HTTP protocol, as upstream's FastAPI server speaks it (read at ace7c47), with additions of ours.
 
 A form in, raw headerless mono s16le PCM out, one piece after the other. Upstream states no sample rate; our engine
 servers state it in SAMPLE_RATE_HEADER. Upstream reads no `speed`; our engine servers do, and upstream ignores it.
@@ -19,9 +19,18 @@ INSTRUCT = "/inference_instruct"
 INSTRUCT2 = "/inference_instruct2"
 """Fields: tts_text, instruct_text, file prompt_wav."""
 
-TEXT, SPEAKER, PROMPT_TEXT, PROMPT_WAV, INSTRUCTION, SPEED = (
-    "tts_text", "spk_id", "prompt_text", "prompt_wav", "instruct_text", "speed",
+TEXT, SPEAKER, PROMPT_TEXT, PROMPT_WAV, INSTRUCTION = (
+    "tts_text", "spk_id", "prompt_text", "prompt_wav", "instruct_text",
 )  # fmt: skip
+SPEED, STREAM, SEED, REGISTERED = "speed", "stream", "seed", "zero_shot_spk_id"
+"""Ours, each may be left out. speed: 0.5 to 2. stream: true (the default) or false, whether audio comes while a
+sentence is still being made. seed: makes the same answer come twice. zero_shot_spk_id: a speaker that
+/register_speaker made known, in the place of prompt_wav."""
+
+REGISTER = "/register_speaker"
+"""Ours. Fields: zero_shot_spk_id, file prompt_wav; prompt_text may be left out. Answers {"zero_shot_spk_id"}."""
+SPEAKERS = "/speakers"
+"""Ours, GET: {"speakers": [built in, for spk_id], "registered": [for zero_shot_spk_id], "sample_rate"}."""
 
 SAMPLE_RATE_HEADER = "x-sample-rate"
 """Ours: Hz, decimal."""

@@ -1,0 +1,86 @@
+"""What the operator sets for an engine server, in the environment. The only file here that reads it.
+
+The names are FunSpeech's where FunSpeech has one. An unknown value stops the start with one line.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+
+class SettingsError(Exception):
+    """One clear line for the operator."""
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _mode(value: object) -> object:
+    """FunSpeech renamed the modes and kept no alias."""
+    return {"cosyvoice1": "sft", "cosyvoice2": "clone"}.get(str(value).strip().lower(), _lower(value))
+
+
+Switch = Annotated[bool, BeforeValidator(_lower)]
+
+
+class Engines(BaseModel):
+    """Every name is also an environment variable, in capitals."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    models_dir: Path = Path("models")
+    """Where models, fetched sources and added packages are kept; a volume in the containers."""
+
+    tts_gpus: str = ""
+    """Devices of synthesis: empty or auto for the first GPU, else the CPU; cpu; 0; 0,1,2. One worker for each."""
+    asr_gpus: str = ""
+    """Devices of recognition, in the same words."""
+    tts_workers: int = Field(default=1, ge=1, le=16)
+    """Synthesis processes on each device: one alone leaves a GPU half idle, each holds its own copy of the model."""
+    asr_workers: int = Field(default=1, ge=1, le=16)
+    """Recognition processes on each device."""
+
+    tts_model_mode: Annotated[Literal["all", "sft", "clone"], BeforeValidator(_mode)] = "all"
+    """Which CosyVoice models are loaded: sft (300M-SFT, preset voices; cosyvoice1 means the same), clone (voices from
+    recordings; cosyvoice2 means the same), or all."""
+    clone_model_version: Annotated[Literal["cosyvoice2", "cosyvoice3"], BeforeValidator(_lower)] = "cosyvoice3"
+    """Which model clones."""
+    sft_model_id: str = "iic/CosyVoice-300M-SFT"
+    clone_model_id: str = "iic/CosyVoice2-0.5B"
+    cosyvoice3_model_id: str = "FunAudioLLM/Fun-CosyVoice3-0.5B-2512"
+    """A model is named by its hub name, or is a folder."""
+    tts_enable_fp16: Switch = False
+    """Half precision on a GPU; with CosyVoice3 and TensorRT it is known to give noise."""
+    tts_load_jit: Switch = False
+    tts_load_trt: Switch = False
+    tts_load_vllm: Switch = False
+
+    asr_model_mode: Annotated[Literal["all", "offline", "realtime"], BeforeValidator(_lower)] = "all"
+    """Which recognisers are loaded: for whole recordings, for live audio, or both."""
+    asr_model_id: str = "FunAudioLLM/Fun-ASR-Nano-2512"
+    """The recogniser of whole recordings and of the second pass: Fun-ASR-Nano, MLT-Nano, SenseVoice or Paraformer."""
+    asr_realtime_model_id: str = "iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-online"
+    vad_model_id: str = "iic/speech_fsmn_vad_zh-cn-16k-common-pytorch"
+    punc_model_id: str = "iic/punc_ct-transformer_zh-cn-common-vocab272727-pytorch"
+    """`none` for a recogniser that writes its own punctuation."""
+    asr_enable_realtime_punc: Switch = False
+    """Punctuation in partial results too."""
+
+
+def load(environment: Mapping[str, str] | None = None) -> Engines:
+    """Raises SettingsError."""
+    environment = os.environ if environment is None else environment
+    given: dict[str, Any] = {}
+    for name in Engines.model_fields:
+        value = environment.get(name.upper(), "").strip()
+        if value:  # Compose passes ${NAME:-} as empty: not set
+            given[name] = value
+    try:
+        return Engines.model_validate(given)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        raise SettingsError(f"{str(first['loc'][0]).upper()}: {first['msg']}, got {first['input']!r}") from None

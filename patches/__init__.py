@@ -1,0 +1,1 @@
+"""Small modules that replace named upstream functions, one reason each."""
