@@ -18,6 +18,8 @@ from gateway.serve import Server, configuration, listen
 from gateway.settings import Settings
 from gateway.state import State
 from gateway.wire import wav
+from tests.tiny.fixtures import cosyvoice_source as cosyvoice_source
+from tests.tiny.fixtures import tiny_cosyvoice as tiny_cosyvoice
 
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("same every time")

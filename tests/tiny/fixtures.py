@@ -1,0 +1,67 @@
+"""Fixtures that give upstream's source and models made for this run; tests/conftest.py hands them to every test."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+COMMIT = "ace7c47f41bbd303aa6bf1ea80e6f9fbd595cd40"
+
+TinyModel = Callable[[str], Path]
+"""Version, as tests.tiny.cosyvoice.VERSIONS has it -> the model's folder. Not to be written to: it is shared."""
+
+
+@pytest.fixture(scope="session")
+def cosyvoice_source() -> Path:
+    """The folder of CosyVoice's source, which is on sys.path from now on."""
+    models = Path(os.environ.get("MODELS_DIR") or Path(__file__).resolve().parents[2] / "models")
+    source = models / "source" / f"CosyVoice-{COMMIT}"
+    if not source.is_dir():
+        pytest.skip(f"CosyVoice's source is not in {source}")
+    if str(source) not in sys.path:
+        sys.path.append(str(source))
+    return source
+
+
+@pytest.fixture(scope="session")
+def tiny_cosyvoice(cosyvoice_source: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """Makes each version once, when it is first asked for."""
+    pytest.importorskip("torch", reason="the packages of the real engines are not installed")
+    from tests.tiny import cosyvoice
+
+    made: dict[str, Path] = {}
+
+    def tiny(version: str) -> Path:
+        if version not in made:
+            _patched()
+            made[version] = cosyvoice.build(tmp_path_factory.mktemp("tiny") / version, version)
+        return made[version]
+
+    return tiny
+
+
+def _patched() -> None:
+    """Makes what upstream imports importable."""
+    import patches
+
+    if hasattr(patches, "install"):
+        patches.install()
+        return
+    if "matcha.utils" in sys.modules:
+        return
+    import importlib.util
+    import logging
+    import types
+
+    import matcha
+
+    found = importlib.util.find_spec("matcha")
+    assert found and found.submodule_search_locations
+    light = types.ModuleType("matcha.utils")
+    light.__path__ = [f"{found.submodule_search_locations[0]}/utils"]
+    sys.modules["matcha.utils"] = matcha.utils = light
+    pylogger = types.ModuleType("matcha.utils.pylogger")
+    pylogger.get_pylogger = logging.getLogger  # type: ignore[attr-defined]
+    sys.modules["matcha.utils.pylogger"] = pylogger
