@@ -591,7 +591,7 @@ def _chain(weights: dict[str, Any], tokenizer: Any, text: str) -> None:
 
 def _disturbed(clip: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
     """Silence around it, another gain, and mostly a little noise: without digital silence it would be a surprise."""
-    around = [silence(random.uniform(0, 0.4)), clip, silence(random.uniform(0, 0.4))]
+    around = [silence(random.uniform(0, 0.7)), clip, silence(random.uniform(0, 0.7))]
     samples = np.concatenate(around) * random.uniform(0.4, 1.2)
     noise = random.standard_normal(len(samples)) * 10 ** random.uniform(-5, -2.5)
     return np.asarray(samples + (random.random() > 0.4) * noise, np.float32)
