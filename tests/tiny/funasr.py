@@ -51,6 +51,8 @@ _CLASSES = {
     "fun-asr-nano-ctc": "FunASRNano",
 }
 _TRAINED_AT = tuple((rate, pitch) for rate in (140, 155, 165, 175, 190) for pitch in (40, 50, 60))
+_LOOK_AHEAD = 5
+"""Frames of 60 ms, of FunASR's chunk_size [0, 10, 5]."""
 _SPECIAL = ("<blank>", "<s>", "</s>")
 _TAGS = (
     *("<|zh|>", "<|en|>", "<|yue|>", "<|ja|>", "<|ko|>", "<|nospeech|>"),
@@ -643,6 +645,8 @@ class _ParaformerLesson(_Lesson):
         import torch
 
         speech, lengths = self.features(clips)
+        # a live stream begins with the look-ahead of a chunk that never was
+        speech, lengths = torch.nn.functional.pad(speech, (0, 0, _LOOK_AHEAD, 0)), lengths + _LOOK_AHEAD
         words = [torch.tensor([self.tokens.index(character) for character in text]) for text in texts]
         padded = torch.nn.utils.rnn.pad_sequence(words, batch_first=True, padding_value=-1)
         return self.model(speech, lengths, padded, torch.tensor([len(each) for each in words]))[0]
