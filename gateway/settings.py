@@ -34,7 +34,7 @@ def _with_port(url: str) -> str:
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Url = Annotated[
     str,
-    Field(pattern=r"^https?://(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?$"),
+    Field(pattern=r"^(https?|grpc)://(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?$"),
     AfterValidator(_with_port),
 ]
 Urls = Annotated[tuple[Url, ...], BeforeValidator(_split), Field(min_length=1)]
@@ -66,9 +66,10 @@ class Settings(BaseModel):
     """auto: console on a terminal, JSON otherwise."""
 
     speak_engine: str = "cosyvoice"
-    """Adapter for synthesis, a key of gateway/adapters REGISTRY."""
+    """Adapter for synthesis: cosyvoice (CosyVoice's HTTP server, or ours) or cosyvoice_grpc (its gRPC server, or ours,
+    which takes no speed, and no instruction with a reference)."""
     speak_urls: Urls = ("http://127.0.0.1:50000",)
-    """Replicas of the synthesis engine, comma-separated."""
+    """Replicas of the synthesis engine, comma-separated; grpc://host:port for the adapter cosyvoice_grpc."""
     speak_slots: Count = 4
     """Syntheses at a time on each replica."""
     speak_queue: int = Field(default=32, ge=0)

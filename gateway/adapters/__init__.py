@@ -1,22 +1,46 @@
 """Engines by name: the whole plugin system. Which one serves a verb, and where, is configuration."""
 
+import re
 from collections.abc import Callable
 
 from gateway.adapters.connections import Client
 from gateway.adapters.cosyvoice import CosyVoice
+from gateway.adapters.cosyvoice_grpc import CosyVoiceGrpc
+from gateway.adapters.funasr import FunAsr
 from gateway.adapters.funasr_http import FunAsrHttp
 from gateway.settings import Settings, SettingsError
 from gateway.verbs import Speaker, Transcriber
 
-SPEAKERS: dict[str, Callable[[str, Client, Settings], Speaker]] = {"cosyvoice": CosyVoice}
-TRANSCRIBERS: dict[str, Callable[[str, Client, Settings], Transcriber]] = {"funasr_http": FunAsrHttp}
+
+def _funasr(url: str, http: Client, settings: Settings) -> FunAsr:
+    return FunAsr(url, http, settings, whole=FunAsrHttp(url, http, settings))
+
+
+SPEAKERS: dict[str, Callable[[str, Client, Settings], Speaker]] = {
+    "cosyvoice": CosyVoice,
+    "cosyvoice_grpc": CosyVoiceGrpc,
+}
+TRANSCRIBERS: dict[str, Callable[[str, Client, Settings], Transcriber]] = {
+    "funasr": _funasr,
+    "funasr_http": FunAsrHttp,
+}
+
+_HTTP = ("http(s)://host[:port][/path]", re.compile(r"https?://.+"))
+_ADDRESSES = {"cosyvoice_grpc": ("grpc://host:port", re.compile(r"grpc://.+:[0-9]+/?"))}
+"""What the address of an engine looks like, to people and to us; _HTTP for those that are not here."""
 
 
 def check(settings: Settings) -> None:
-    """Raises SettingsError for an adapter that nobody has."""
+    """Raises SettingsError for an adapter that nobody has, and for addresses that are none of its protocol."""
     for name, known in (("speak_engine", list(SPEAKERS)), ("transcribe_engine", list(TRANSCRIBERS))):
         if (chosen := getattr(settings, name)) not in known:
             raise SettingsError(f"{name}: no adapter {chosen!r}; there is {', '.join(known)}")
+    for verb in ("speak", "transcribe"):
+        adapter = getattr(settings, f"{verb}_engine")
+        shown, form = _ADDRESSES.get(adapter, _HTTP)
+        for url in getattr(settings, f"{verb}_urls"):
+            if not form.fullmatch(url):
+                raise SettingsError(f"{verb}_urls: the adapter {adapter} takes {shown}, got {url!r}")
 
 
 def speakers(settings: Settings, http: Client) -> list[Speaker]:

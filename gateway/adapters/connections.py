@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 from gateway.adapters.http1 import Connection
@@ -21,6 +21,7 @@ class Client:
         self._kept: dict[str, list[Connection]] = defaultdict(list)
         self._all: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._others: list[Callable[[], Awaitable[object]]] = []
 
     def __repr__(self) -> str:
         kept = sum(len(connections) for connections in self._kept.values())
@@ -37,6 +38,12 @@ class Client:
         for connection in list(self._all):
             connection.abort()
         await asyncio.sleep(0)  # connection_lost arrives in the next round
+        for close in self._others:
+            await close()
+
+    def owns(self, close: Callable[[], Awaitable[object]]) -> None:
+        """Connections that an adapter makes in another way: `close` is awaited when these are closed."""
+        self._others.append(close)
 
     async def send(
         self, base: str, method: bytes, path: str, headers: bytes = b"", body: Sequence[bytes] = (), more: int = 0

@@ -118,9 +118,10 @@ def _rate(answer: Connection, silent_rate: int | None) -> int:
         if silent_rate is None:
             raise EngineBroke("the engine does not state its sample rate; set VOXGATE_SPEAK_SAMPLE_RATE")
         return silent_rate
-    if not stated.isdigit() or len(stated) > 6 or not 8000 <= int(stated) <= 192_000:
-        raise EngineBroke(f"the engine states an impossible sample rate: {stated[:20]!r}")
-    return int(stated)
+    try:
+        return wire.read_rate(stated)
+    except ValueError as exc:
+        raise EngineBroke(str(exc)) from None
 
 
 _: type[Speaker] = CosyVoice

@@ -62,6 +62,13 @@ def without_control(text: str) -> str:
     return text
 
 
+def read_rate(stated: bytes) -> int:
+    """Hz, of what SAMPLE_RATE_HEADER says. Raises ValueError."""
+    if not stated.isdigit() or len(stated) > 6 or not 8000 <= int(stated) <= 192_000:
+        raise ValueError(f"the engine states an impossible sample rate: {stated[:20]!r}")
+    return int(stated)
+
+
 def form(fields: Mapping[str, str]) -> bytes:
     """The fields as application/x-www-form-urlencoded. Names are ours and need no escape."""
     return "&".join([f"{name}={quote_from_bytes(value.encode())}" for name, value in fields.items()]).encode()

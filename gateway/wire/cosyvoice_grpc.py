@@ -15,8 +15,8 @@ it, into the initial metadata; upstream's do not know the call: whoever says so 
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 
-SERVICE, CALL = "cosyvoice.CosyVoice", "Inference"
-HEALTH_SERVICE, HEALTH_CALL = "grpc.health.v1.Health", "Check"
+INFERENCE = "/cosyvoice.CosyVoice/Inference"
+HEALTH = "/grpc.health.v1.Health/Check"
 REPORT_METADATA = "x-engine-health-bin"
 """Ours: a body as gateway/wire/engine_health.py makes it."""
 
