@@ -35,6 +35,9 @@ logs:            ## what they say; ARGS=-f to follow
 build:           ## its images
 	@deploy/stack.sh build $(ARGS)
 
+models: .venv/run ## fetch what the engines need into MODELS_DIR (models), ahead of time; ARGS=--check only looks
+	@$(BIN)/python -m engines.provision all --no-packages $(ARGS)
+
 env: .venv/run   ## print deploy/env.example from the settings
 	@$(BIN)/python -m gateway env
 
@@ -52,4 +55,4 @@ lock: .venv/dev  ## pin the newest versions in requirements/*.lock
 .venv-engines/dev: requirements/engines-dev.lock
 	@$(PYTHON) deploy/environment.py $@ $<
 
-.PHONY: help run test test-engines bench check up down ps logs build env lock
+.PHONY: help run test test-engines bench check up down ps logs build models env lock

@@ -24,7 +24,19 @@ def _mode(value: object) -> object:
     return {"cosyvoice1": "sft", "cosyvoice2": "clone"}.get(str(value).strip().lower(), _lower(value))
 
 
+def _endpoint(value: object) -> object:
+    """An address without its last slash; a bare host is meant to be asked over HTTPS."""
+    text = str(value).strip().rstrip("/")
+    if text and "://" not in text:
+        text = f"https://{text}"
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("not the address of a hub")
+    return text
+
+
 Switch = Annotated[bool, BeforeValidator(_lower)]
+Endpoint = Annotated[str, BeforeValidator(_endpoint)]
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 class Engines(BaseModel):
@@ -69,6 +81,27 @@ class Engines(BaseModel):
     """`none` for a recogniser that writes its own punctuation."""
     asr_enable_realtime_punc: Switch = False
     """Punctuation in partial results too."""
+
+    model_hub: Annotated[Literal["modelscope", "huggingface"], BeforeValidator(_lower)] = "modelscope"
+    """Where models are fetched from; one that this hub does not have comes from the other."""
+    modelscope_endpoint: Endpoint = "https://modelscope.cn"
+    hf_endpoint: Endpoint = "https://huggingface.co"
+    """Addresses of the hubs, or of mirrors that speak as they do. Proxies are set by HTTPS_PROXY and NO_PROXY."""
+    modelscope_api_token: str = Field(default="", repr=False)
+    hf_token: str = Field(default="", repr=False)
+    """For models that a hub gives to some only."""
+    cosyvoice_source: str = ""
+    """CosyVoice's source, if not from its code host: an address ({commit} is put in), a .tar.gz, or a folder."""
+    wheels_dir: Path | None = None
+    """A folder of wheels that missing packages are installed from, without any network."""
+    models_lock: Path = _ROOT / "deploy" / "models.lock"
+    packages_lock: Path = _ROOT / "requirements" / "engines.lock"
+    """What is fetched, pinned."""
+
+
+def inherited(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child process: ours, and more."""
+    return {**os.environ, **more}
 
 
 def load(environment: Mapping[str, str] | None = None) -> Engines:

@@ -1,0 +1,62 @@
+"""What an engine needs, checked and fetched when it starts: Python packages, upstream source, models.
+
+Safe to be killed at any point and to run in two containers on one volume; with everything there it opens no
+connection and starts no process. It changes nothing of the process that calls it and imports nothing of an engine.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines.provision import lock, models, needs, packages, source
+from engines.provision.needs import Role
+from engines.provision.refusal import ProvisionError
+from engines.settings import Engines
+from gateway.wire.engine_health import Progress
+
+__all__ = ["Provided", "ProvisionError", "faults", "provide"]
+
+
+@dataclass(frozen=True)
+class Provided:
+    python_path: tuple[Path, ...]
+    """What goes first on the PYTHONPATH of workers: folders of packages, upstream source."""
+
+
+def provide(role: Role, settings: Engines, tell: Callable[[Progress], None], *, with_packages: bool = True) -> Provided:
+    """Blocks until everything is there; a call in a thread of its own may tell its progress to a server.
+
+    tell: called from the calling thread, some times a second. Raises ProvisionError, and nothing else for a volume,
+    a network or a hub that is not as it should be.
+    """
+    try:
+        pinned = lock.read(settings.models_lock)
+        wanted = _wanted(role, settings, pinned)
+        path = list(packages.provide(role, settings, tell)) if with_packages else []
+        if role == "tts":
+            path.append(source.provide(pinned.source, settings, tell))
+        for want in wanted:
+            models.provide(want, settings, tell)
+    except OSError as exc:
+        where = f" at {exc.filename}" if exc.filename else ""
+        raise ProvisionError(f"{settings.models_dir} cannot be used: {exc.strerror or exc}{where}") from exc
+    return Provided(tuple(path))
+
+
+def faults(role: Role, settings: Engines, tell: Callable[[Progress], None], *, with_packages: bool = True) -> list[str]:
+    """Everything that is missing or damaged, every byte of the models read. Fetches nothing."""
+    pinned = lock.read(settings.models_lock)
+    found = packages.faults(role, settings) if with_packages else []
+    if role == "tts":
+        found += source.faults(pinned.source, settings)
+    for want in _wanted(role, settings, pinned):
+        found += models.faults(want, tell, thorough=True)
+    return found
+
+
+# Private
+
+
+def _wanted(role: Role, settings: Engines, pinned: lock.Lock) -> list[models.Wanted]:
+    """All names are looked at before anything is fetched."""
+    return [models.wanted(need, pinned, settings) for need in needs.models(role, settings)]
