@@ -21,7 +21,7 @@ from patches.guard import check
 TARGETS = ("cosyvoice.llm.llm",)
 READ_AGAINST = {
     "TransformerLM.sampling_ids": "29fc8cef8e28a7c2adadf9b3abc0a83ddd9373db4e8cbe03692683f0ca25b952",
-    "CosyVoice3LM.__init__": "2d5a433e645d623bb1107b3f6e2b3cb7e800089e4d53de6455b608ae42c86856",
+    "CosyVoice3LM.__init__": "64c3b3b27f0d762b3e730a702e485a1129fa46150f4fae43f3dbac986e9e3745",
     "Qwen2LM.inference_wrapper": "f5bb4b11f60176f627119a33fc8566f94e34cb2a6405cef149eda2a98882bee2",
     "Qwen2LM.inference_bistream": "787afe6acbe008cc7c01e7eb6e4b5fe374986a7731bfc8a038f9aca0357c4df4",
 }
