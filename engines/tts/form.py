@@ -1,9 +1,10 @@
 """CosyVoice's forms, read within bounds: everything wrong with one is said before the first byte of an answer.
 
-Upstream's fields are required where upstream requires them; `speed` is ours and may be left out.
+Upstream's fields are required where upstream requires them; those that are ours may be left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from anyio import to_thread
 from starlette.datastructures import FormData, UploadFile
@@ -21,7 +22,10 @@ LONGEST_TEXT = 100_000
 LARGEST_PROMPT = 20 * 2**20
 _LARGEST_FIELD = 2**20
 _LARGEST_BODY = LARGEST_PROMPT + 2 * _LARGEST_FIELD
+_LONGEST_NAME = 64
+"""Bytes of UTF-8, of a registered speaker."""
 _SLOWEST, _FASTEST = 0.5, 2.0
+_SEEDS = 2**32
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     wire.SFT: (wire.TEXT, wire.SPEAKER),
@@ -36,26 +40,47 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 async def read(request: Request, speakers: tuple[str, ...]) -> Job:
     """What the form asks for. Raises Refused."""
     mode = request.url.path
-    bounded = Request(request.scope, _bounded(request.receive))
-    try:
-        async with bounded.form(max_files=1, max_fields=16, max_part_size=_LARGEST_FIELD) as form:
-            asked = {name: _text(form, name) for name in FIELDS[mode] if name != wire.PROMPT_WAV}
-            wav = await _file(form) if wire.PROMPT_WAV in FIELDS[mode] else None
-            speed = _speed(form.get(wire.SPEED, "1"))
-    except HTTPException as exc:
-        raise Refused(f"the form cannot be read: {exc.detail}") from exc
-    _check_text(asked[wire.TEXT])
-    if wire.SPEAKER in asked and asked[wire.SPEAKER] not in speakers:
-        raise Refused(f"unknown spk_id {asked[wire.SPEAKER][:40]!r}; known are {', '.join(speakers) or 'none'}")
+    wanted = FIELDS[mode]
+    async with _form(request) as form:
+        registered = _name(form) if wire.PROMPT_WAV in wanted and form.get(wire.REGISTERED) else ""
+        # A registered speaker was heard already, and what it says is known.
+        asked = {name: _text(form, name) for name in wanted if name not in (wire.PROMPT_WAV, wire.PROMPT_TEXT)}
+        prompt_text = _text(form, wire.PROMPT_TEXT, "" if registered or wire.PROMPT_TEXT not in wanted else None)
+        wav = await _file(form) if wire.PROMPT_WAV in wanted and not registered else None
+        speed, stream, seed = _speed(form.get(wire.SPEED, "1")), _stream(form), _seed(form)
+    check_text(asked[wire.TEXT])
+    if wire.SPEAKER in asked:
+        check_speaker(asked[wire.SPEAKER], speakers)
     return Job(
         mode=mode,
         text=asked[wire.TEXT],
         speaker=asked.get(wire.SPEAKER, ""),
         prompt=wav,
-        prompt_text=asked.get(wire.PROMPT_TEXT, ""),
+        prompt_text=prompt_text,
         instruction=asked.get(wire.INSTRUCTION, ""),
         speed=speed,
+        registered=registered,
+        stream=stream,
+        seed=seed,
     )
+
+
+async def read_registration(request: Request) -> tuple[str, Job]:
+    """(name, a job that holds the recording and what is said in it). Raises Refused."""
+    async with _form(request) as form:
+        name, prompt_text, wav = _name(form), _text(form, wire.PROMPT_TEXT, ""), await _file(form)
+    return name, Job(wire.REGISTER, "", prompt=wav, prompt_text=prompt_text)
+
+
+@asynccontextmanager
+async def _form(request: Request) -> AsyncIterator[FormData]:
+    """Raises Refused where it cannot be read."""
+    bounded = Request(request.scope, _bounded(request.receive))
+    try:
+        async with bounded.form(max_files=1, max_fields=16, max_part_size=_LARGEST_FIELD) as form:
+            yield form
+    except HTTPException as exc:
+        raise Refused(f"the form cannot be read: {exc.detail}") from exc
 
 
 def _bounded(receive: Receive) -> Receive:
@@ -72,11 +97,21 @@ def _bounded(receive: Receive) -> Receive:
     return bounded
 
 
-def _text(form: FormData, name: str) -> str:
-    found = form.get(name)
+def _text(form: FormData, name: str, otherwise: str | None = None) -> str:
+    """Where there is no such field: `otherwise`, or Malformed."""
+    found = form.get(name, otherwise)
     if not isinstance(found, str):
         raise Malformed(f"the text field {name} is missing")
     return found
+
+
+def _name(form: FormData) -> str:
+    name = _text(form, wire.REGISTERED)
+    if not name.isprintable() or name != name.strip() or not 0 < len(name.encode()) <= _LONGEST_NAME:
+        raise Malformed(
+            f"{wire.REGISTERED} must be 1 to {_LONGEST_NAME} bytes that can be printed, without spaces around"
+        )
+    return name
 
 
 async def _file(form: FormData) -> Prompt:
@@ -99,8 +134,33 @@ def _speed(text: object) -> float:
     return speed
 
 
-def _check_text(text: str) -> None:
+def _stream(form: FormData) -> bool:
+    match str(form.get(wire.STREAM, "true")).strip().lower():
+        case "true" | "1" | "":
+            return True
+        case "false" | "0":
+            return False
+    raise Malformed(f"{wire.STREAM} must be true or false")
+
+
+def _seed(form: FormData) -> int | None:
+    text = str(form.get(wire.SEED, "")).strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < _SEEDS):
+        raise Malformed(f"{wire.SEED} must be a whole number from 0 to {_SEEDS - 1}")
+    return int(text)
+
+
+def check_text(text: str) -> None:
+    """Raises Refused."""
     if len(text) > LONGEST_TEXT:
         raise TooLarge(f"tts_text is longer than {LONGEST_TEXT} characters")
     if not speakable(text):
         raise Refused("there is nothing in tts_text that can be spoken")
+
+
+def check_speaker(name: str, speakers: tuple[str, ...]) -> None:
+    """Raises Refused."""
+    if name not in speakers:
+        raise Refused(f"unknown spk_id {name[:40]!r}; known are {', '.join(speakers) or 'none'}")

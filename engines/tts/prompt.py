@@ -7,8 +7,8 @@ import numpy as np
 
 from engines.tts.job import Malformed, Prompt, Samples
 
-SHORTEST, LONGEST = 0.5, 30.0
-"""Seconds. Upstream refuses more than 30 as well."""
+SHORTEST, LONGEST = 1.0, 30.0
+"""Seconds. Of less no voice can be made; upstream refuses more than 30 as well."""
 _RATES = (8_000, 192_000)
 _SILENT = 0.002
 """Full scale is 1: about -54 dB, for the loudest twentieth of a second."""
