@@ -28,6 +28,8 @@ _TYPES = {_PCM: _PCM_TYPES, _FLOAT: _FLOAT_TYPES}
 class Unreadable(ValueError):
     """Not audio that this engine reads; the text says what it is instead."""
 
+    status = 400
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:

@@ -13,17 +13,5 @@ class TooSlow(Refused):
     status = 408
 
 
-class Busy(Refused):
-    status = 503
-
-
-class NotReady(Refused):
-    status = 503
-
-
-class WorkerFailed(Refused):
-    """What a worker says is wrong, under its own status."""
-
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(text)
-        self.status = status
+class TooLong(Refused):
+    status = 504

@@ -1,8 +1,8 @@
-"""POST /api/transcribe and GET /health, in front of the worker processes."""
+"""POST /api/transcribe, GET /api/info and GET /health, in front of the worker processes."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +10,24 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from engines import serving
 from engines.asr import upload
-from engines.asr.pool import Job, Pool
-from engines.asr.refusals import Refused, WorkerFailed
+from engines.asr.refusals import Refused, TooLong
+from engines.preparation import Preparation
+from engines.workers.messages import Fields
+from engines.workers.pool import Busy, NotReady, Pool
+from engines.workers.process import JobFailed, WorkerGone
 from gateway.wire import engine_health
 from gateway.wire import funasr_http as wire
+from gateway.wire.engine_health import Report
 
 MOST_HOTWORDS, LONGEST_HOTWORD = 1000, 64
 _JSON = "application/json"
+_SAID = (Refused, JobFailed, Busy, NotReady)
+"""What the caller is told as it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,7 @@ class Limits:
 
 
 class Transcribe:
-    """One recognition: seat -> upload -> job -> worker -> text."""
+    """One recognition: seat -> upload -> worker -> text."""
 
     def __init__(self, pool: Pool, limits: Limits) -> None:
         self._pool, self._limits = pool, limits
@@ -45,66 +52,82 @@ class Transcribe:
             with self._pool.seat(), upload.spool(self._limits.scratch) as file:
                 form = await upload.read(request, file, self._limits.upload)
                 asked = form.fields.get(wire.LANGUAGE, "")
-                language = _language(asked, self._pool.languages)
-                with self._pool.job(form.audio, language, _hotwords(form.fields.get(wire.HOTWORDS, ""))) as job:
-                    text = await self._text(job, request)
+                language = _language(asked, self._pool.facts["languages"])
+                fields = {
+                    "path": form.audio,
+                    "language": language,
+                    "hotwords": _hotwords(form.fields.get(wire.HOTWORDS, "")),
+                    "itn": form.fields.get(wire.ITN, "").lower() not in ("false", "0", "no"),
+                }
+                heard = await serving.unless_gone(receive, self._heard(fields))
         except ClientDisconnect:
             return
-        named = wire.name_of(language) if asked.lower() in wire.UNSPECIFIED else asked
-        await Response(wire.result(text, named), media_type=_JSON)(scope, receive, send)
+        spoken = heard["language"] or language or self._pool.facts["languages"][0]
+        named = wire.name_of(spoken) if asked.lower() in wire.UNSPECIFIED else asked
+        times = None
+        if self._pool.facts["timestamps"]:
+            times = [(word["text"], word["start"], word["end"]) for word in heard["words"]]
+        await Response(wire.result(heard["text"], named, times), media_type=_JSON)(scope, receive, send)
 
     # Private
 
-    async def _text(self, job: Job, request: Request) -> str:
-        """Raises Refused, ClientDisconnect."""
-        async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(_hang_up(request, job))
-            timer = asyncio.get_running_loop().call_later(self._limits.seconds, job.abandon)
-            try:
-                answer = await job.answer
-            finally:
-                timer.cancel()
-                watch.cancel()
-        if answer.status == 499:
-            if watch.done() and not watch.cancelled():
-                raise ClientDisconnect
-            raise WorkerFailed(f"no text after {self._limits.seconds:g} s", 504)
-        if answer.status != 200:
-            raise WorkerFailed(answer.text, answer.status)
-        return answer.text
+    async def _heard(self, fields: Fields) -> Fields:
+        try:
+            async with asyncio.timeout(self._limits.seconds), self._pool.claim() as worker:
+                return await worker.ask("transcribe", fields)
+        except TimeoutError:
+            raise TooLong(f"no text after {self._limits.seconds:g} s") from None
+        except WorkerGone as exc:
+            raise JobFailed(f"{exc}; try again", 502) from exc
 
 
-def create_app(pool: Pool, limits: Limits) -> Starlette:
+def create_app(
+    pool: Pool,
+    limits: Limits,
+    preparation: Preparation | None = None,
+    routes: Sequence[BaseRoute] = (),
+    also: Sequence[AbstractAsyncContextManager[None]] = (),
+) -> Starlette:
+    """routes, also: what else is served, and what has to be at work for it."""
+
+    def report() -> Report:
+        return (preparation and preparation.report) or pool.report
+
     async def health(_request: Request) -> Response:
-        status, body = engine_health.encode(pool.report)
-        headers = None if status == 200 else {"retry-after": engine_health.RETRY_AFTER}
-        return Response(body, status, headers, _JSON)
+        return serving.health(report())
+
+    async def info(_request: Request) -> Response:
+        found, facts = pool.report, pool.facts
+        body = wire.info(found.model, found.device, facts["languages"], facts["timestamps"])
+        return Response(body, media_type=_JSON)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        async with pool.running():
+        async with AsyncExitStack() as stack:
+            for part in (*([preparation.at_work()] if preparation else []), pool.at_work(), *also):
+                await stack.enter_async_context(part)
             yield
 
     return Starlette(
         routes=[
             Route(engine_health.PATH, health),
+            Route(wire.INFO, info),
             Route(wire.PATH, Transcribe(pool, limits), methods=["POST"]),
+            *routes,
         ],
-        exception_handlers={Refused: _refuse, HTTPException: _no_such_route, Exception: _fail},
+        exception_handlers={
+            **dict.fromkeys(_SAID, _refuse),
+            HTTPException: _no_such_route,
+            Exception: _fail,
+        },
         lifespan=lifespan,
     )
 
 
-async def _hang_up(request: Request, job: Job) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    job.abandon()
-
-
-def _language(asked: str, known: tuple[str, ...]) -> str:
-    """ISO 639 code of what the caller speaks. Raises Refused."""
+def _language(asked: str, known: Sequence[str]) -> str:
+    """ISO 639 code of what the caller speaks; empty where it does not say. Raises Refused."""
     if asked.lower() in wire.UNSPECIFIED:
-        return known[0]
+        return ""
     code = wire.code_of(asked)
     if code not in known:
         raise Refused(
@@ -128,9 +151,7 @@ def _hotwords(text: str) -> tuple[str, ...]:
 
 
 def _refuse(_request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, Refused)
-    headers = {"retry-after": "1"} if exc.status == 503 else None
-    return Response(wire.error(str(exc)), exc.status, headers, _JSON)
+    return Response(wire.error(str(exc)), serving.status_of(exc), serving.headers_of(exc), _JSON)
 
 
 def _no_such_route(_request: Request, exc: Exception) -> Response:

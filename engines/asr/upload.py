@@ -152,7 +152,7 @@ class _Parts:
             if self._size > self._limit:
                 raise TooLarge(f"the audio is larger than {self._limit} bytes")
             self._audio.append(data[start:end])
-        elif self._name in (wire.LANGUAGE, wire.HOTWORDS):
+        elif self._name in (wire.LANGUAGE, wire.HOTWORDS, wire.ITN):
             field = self._fields.setdefault(self._name, bytearray())
             field += data[start:end]
             if len(field) > LONGEST_FIELD:

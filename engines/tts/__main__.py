@@ -1,34 +1,39 @@
 """python -m engines.tts --host 127.0.0.1 --port 50000"""
 
-import argparse
-import logging
+import sys
+from functools import partial
 
-import uvicorn
-
+from engines import serving, settings
+from engines.preparation import Preparation
 from engines.tts.backends import REGISTRY
 from engines.tts.server import create_app
+from engines.tts.source import Processes, Source, Threads
+from engines.workers import devices
+from engines.workers.pool import Pool
+
+_WORKER = "engines.tts.worker"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m engines.tts", description="Speech synthesis over HTTP.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=50_000)
-    parser.add_argument("--backend", choices=sorted(REGISTRY), default="embedded")
+    parser = serving.parser("engines.tts", "Speech synthesis over HTTP.", 50_000, REGISTRY)
+    parser.add_argument("--waiting", type=int, default=64, help="requests beyond those being spoken")
     asked = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    uvicorn.run(
-        create_app(REGISTRY[asked.backend]()),
-        host=asked.host,
-        port=asked.port,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        log_level="warning",
-        # Told to end, it ends: whoever sends the signal has drained us first, or means to cut us short.
-        timeout_graceful_shutdown=0.5,  # type: ignore[arg-type]  # asyncio takes the fraction
-    )
+    serving.run(create_app(_source(asked.backend, asked.waiting)), asked.host, asked.port)
+
+
+def _source(backend: str, waiting: int) -> Source:
+    if backend == "embedded":
+        return Threads(REGISTRY[backend]("cpu"))
+    try:
+        chosen = settings.load()
+        places = devices.named("TTS_GPUS", chosen.tts_gpus, chosen.tts_workers)
+    except settings.SettingsError as exc:
+        sys.exit(f"voxgate: {exc}")
+    from engines.provision import provide
+
+    preparation = Preparation(lambda tell: provide("tts", chosen, tell).python_path)
+    start = partial(preparation.worker, _WORKER, ["--backend", backend])
+    return Processes(Pool("synthesis", start, places, waiting), preparation)
 
 
 if __name__ == "__main__":

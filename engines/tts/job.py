@@ -39,6 +39,7 @@ class Prompt:
 
     @cached_property
     def digest(self) -> str:
+        """Names the recording."""
         return sha256(self.wav).hexdigest()
 
 

@@ -1,10 +1,9 @@
-"""CosyVoice's routes and /health, in front of one backend."""
+"""CosyVoice's routes, registered speakers and /health, in front of one source of speech."""
 
-import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
-from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -12,61 +11,77 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from engines import serving
 from engines.tts import form, speech
-from engines.tts.backends import Backend
-from engines.tts.job import NotReady, Refused
-from engines.tts.readiness import Readiness
+from engines.tts.job import Refused
+from engines.tts.source import Source
+from engines.workers.pool import Busy, NotReady
+from engines.workers.process import JobFailed
+from gateway.wire import cosyvoice as wire
 from gateway.wire import engine_health
 
-log = logging.getLogger(__name__)
+_SAID = (Refused, JobFailed, Busy, NotReady)
+"""What the caller is told as it stands."""
 
-_RETRY_AFTER = {"retry-after": "1"}
+Door = Callable[[Source], AbstractAsyncContextManager[None]]
+"""Something else that offers the same speech, for as long as the server lives."""
 
 
 class Inference:
     """GET or POST of any of the five routes: form -> job -> speech."""
 
-    def __init__(self, backend: Backend, readiness: Readiness) -> None:
-        self._backend, self._readiness = backend, readiness
-        self._threads = CapacityLimiter(backend.parallel)
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._readiness.require()
+        speakers = self._source.speakers
         try:
-            job = await form.read(Request(scope, receive), self._backend.speakers)
+            job = await form.read(Request(scope, receive), speakers)
         except ClientDisconnect:
             return
-        await speech.answer(self._backend, job, self._threads, receive, send)
+        await speech.answer(self._source, job, receive, send)
 
 
-def create_app(backend: Backend) -> Starlette:
-    readiness = Readiness(backend)
-    inference = Inference(backend, readiness)
-
+def create_app(source: Source, *doors: Door) -> Starlette:
     async def health(_request: Request) -> Response:
-        status, body = engine_health.encode(readiness.report)
-        headers = None if status == 200 else {"retry-after": engine_health.RETRY_AFTER}
-        return Response(body, status, headers, "application/json")
+        return serving.health(source.report)
+
+    async def speakers(_request: Request) -> Response:
+        body = {"speakers": source.speakers, "registered": await source.registered()}
+        return Response(json.dumps(body, ensure_ascii=False), media_type="application/json")
+
+    async def register(request: Request) -> Response:
+        assert source.speakers is not None  # raises where it is not ready
+        name, job = await form.read_registration(request)
+        await source.register(name, job)
+        return JSONResponse({wire.REGISTERED: name})
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        readiness.start()
-        yield
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(source.at_work())
+            for door in doors:
+                await stack.enter_async_context(door(source))
+            yield
 
     return Starlette(
         routes=[
             Route(engine_health.PATH, health),
-            *(Route(path, inference, methods=["GET", "POST"]) for path in form.FIELDS),
+            Route(wire.SPEAKERS, speakers),
+            Route(wire.REGISTER, register, methods=["POST"]),
+            *(Route(path, Inference(source), methods=["GET", "POST"]) for path in form.FIELDS),
         ],
-        exception_handlers={Refused: _refuse, HTTPException: _no_such_route, Exception: _fail},
+        exception_handlers={
+            **dict.fromkeys(_SAID, _refuse),
+            HTTPException: _no_such_route,
+            Exception: _fail,
+        },
         lifespan=lifespan,
     )
 
 
 def _refuse(_request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, Refused)
-    headers = _RETRY_AFTER if isinstance(exc, NotReady) else None
-    return JSONResponse({"error": str(exc)}, exc.status, headers)
+    return JSONResponse({"error": str(exc)}, serving.status_of(exc), serving.headers_of(exc))
 
 
 def _no_such_route(_request: Request, exc: Exception) -> Response:

@@ -7,7 +7,7 @@ from gateway.adapters import http as engine_http
 from gateway.adapters.connections import Client
 from gateway.adapters.http1 import Connection
 from gateway.errors import BadRequest, EngineBroke
-from gateway.events import Transcript
+from gateway.events import Transcript, Word
 from gateway.settings import Settings
 from gateway.verbs import EngineHealth, Live, Transcribe, Transcriber
 from gateway.wire import funasr_http as wire
@@ -25,7 +25,11 @@ class FunAsrHttp:
     async def session(self, job: Transcribe) -> AsyncIterator[AsyncIterator[Transcript]]:
         if isinstance(job.audio, Live):
             raise BadRequest("this recognition engine takes whole recordings only", code="live_unsupported")
-        fields = {wire.LANGUAGE: job.language, wire.HOTWORDS: ",".join(job.hotwords)}
+        fields = {
+            wire.LANGUAGE: job.language,
+            wire.HOTWORDS: ",".join(job.hotwords),
+            wire.ITN: "" if job.itn else "false",
+        }
         given = {name: value for name, value in fields.items() if value}
         form = multipart.envelope(given, wire.AUDIO, "audio.wav", "audio/wav")
         headers = b"content-type: %b\r\n" % form.content_type
@@ -40,10 +44,10 @@ class FunAsrHttp:
 
 async def _transcript(answer: Connection) -> AsyncIterator[Transcript]:
     try:
-        text, language = wire.read_result(await answer.body(_ANSWER_BYTES))
+        text, language, times = wire.read_result(await answer.body(_ANSWER_BYTES))
     except ValueError as exc:
         raise EngineBroke("the engine's answer is not a transcript") from exc
-    yield Transcript(text, language)
+    yield Transcript(text, language, words=tuple(Word(*each) for each in times))
 
 
 _: type[Transcriber] = FunAsrHttp

@@ -1,16 +1,23 @@
 """The recognition protocol of the Fun-Audio-Chat stack: POST /api/transcribe, multipart.
 
-Fields: file `audio`; `language`, as an ISO code or a Chinese name; `hotwords`, separated by commas.
-Answers: 200 {"text", "language", "success": true}; 4xx and 5xx {"error", "success": false}.
+Fields: file `audio`; `language`, as an ISO code or a Chinese name; `hotwords`, separated by commas or as a JSON list;
+ours: `itn`, true (the default) or false.
+Answers: 200 {"text", "language", "success": true}, and from engines that know them
+"timestamps": [{"token", "start_time", "end_time"}] in seconds; 4xx and 5xx {"error", "success": false}.
 """
 
 import json
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from gateway.wire import answers
 
 PATH = "/api/transcribe"
-AUDIO, LANGUAGE, HOTWORDS = "audio", "language", "hotwords"
+INFO = "/api/info"
+"""GET: {"model", "model_path", "device", "supported_languages", "features", "timestamps"}."""
+AUDIO, LANGUAGE, HOTWORDS, ITN = "audio", "language", "hotwords", "itn"
+TIMESTAMPS = "timestamps"
 
 UNSPECIFIED = ("", "auto", "自动")
 """What callers write, in any case, where they leave the language to the engine; an upstream engine must not be sent it,
@@ -26,7 +33,7 @@ LANGUAGES = {
     "id": ("印尼语", "印度尼西亚语", "indonesian"),
     "th": ("泰语", "thai"),
     "ms": ("马来语", "malay"),
-    "tl": ("菲律宾语", "filipino", "tagalog"),
+    "tl": ("菲律宾语", "filipino", "tagalog", "fil"),
     "ar": ("阿拉伯语", "arabic"),
     "hi": ("印地语", "hindi"),
     "ru": ("俄语", "russian"),
@@ -35,6 +42,24 @@ LANGUAGES = {
     "es": ("西班牙语", "spanish"),
     "pt": ("葡萄牙语", "portuguese"),
     "it": ("意大利语", "italian"),
+    "bg": ("保加利亚语", "bulgarian"),
+    "hr": ("克罗地亚语", "croatian"),
+    "cs": ("捷克语", "czech"),
+    "da": ("丹麦语", "danish"),
+    "nl": ("荷兰语", "dutch"),
+    "et": ("爱沙尼亚语", "estonian"),
+    "fi": ("芬兰语", "finnish"),
+    "el": ("希腊语", "greek"),
+    "hu": ("匈牙利语", "hungarian"),
+    "ga": ("爱尔兰语", "irish"),
+    "lv": ("拉脱维亚语", "latvian"),
+    "lt": ("立陶宛语", "lithuanian"),
+    "mt": ("马耳他语", "maltese"),
+    "pl": ("波兰语", "polish"),
+    "ro": ("罗马尼亚语", "romanian"),
+    "sk": ("斯洛伐克语", "slovak"),
+    "sl": ("斯洛文尼亚语", "slovenian"),
+    "sv": ("瑞典语", "swedish"),
 }
 """ISO 639 code to the other names that callers use for it; the first one is the name this protocol prefers."""
 
@@ -53,24 +78,67 @@ def name_of(code: str) -> str:
 
 
 def hotwords_of(text: str) -> tuple[str, ...]:
-    """The words of a comma-separated field; Chinese commas count too."""
+    """The words of a comma-separated field, where Chinese commas count too, or of a JSON list."""
+    if text.lstrip().startswith("["):
+        try:
+            listed = json.loads(text)
+        except ValueError:
+            listed = None
+        if isinstance(listed, list):
+            return tuple(word.strip() for word in map(str, listed) if word.strip())
     return tuple(word.strip() for word in re.split("[,，、\n]", text) if word.strip())
 
 
-def result(text: str, language: str) -> bytes:
-    return json.dumps({"text": text, "language": language, "success": True}, ensure_ascii=False).encode()
+Times = Sequence[tuple[str, float, float]]
+"""(word, start, end), in seconds."""
+
+
+def result(text: str, language: str, times: Times | None = None) -> bytes:
+    """times: None where the engine has none to give, which is not the same as nothing said."""
+    body: dict[str, Any] = {"text": text, "language": language, "success": True}
+    if times is not None:
+        body[TIMESTAMPS] = [{"token": word, "start_time": start, "end_time": end} for word, start, end in times]
+    return json.dumps(body, ensure_ascii=False).encode()
+
+
+def info(model: str, device: str, languages: Sequence[str], timestamps: bool) -> bytes:
+    """languages: ISO 639 codes."""
+    body = {
+        "model": model,
+        "model_path": model,
+        "device": device,
+        "supported_languages": [name_of(code) for code in languages],
+        "features": ["timestamps"] * timestamps,
+        TIMESTAMPS: timestamps,
+    }
+    return json.dumps(body, ensure_ascii=False).encode()
 
 
 def error(text: str) -> bytes:
     return json.dumps({"error": text, "success": False}, ensure_ascii=False).encode()
 
 
-def read_result(body: bytes) -> tuple[str, str]:
-    """(text, language) of a 200 answer. Raises ValueError."""
+def read_result(body: bytes) -> tuple[str, str, Times]:
+    """(text, language, times) of a 200 answer. Raises ValueError."""
     found = answers.read(body)
     if not isinstance(found.get("text"), str):
         raise ValueError("no text in it")
-    return answers.text(found, "text"), answers.text(found, "language", 50)
+    return answers.text(found, "text"), answers.text(found, "language", 50), _times(found.get(TIMESTAMPS))
+
+
+def _times(found: object) -> Times:
+    if not isinstance(found, list):
+        return ()
+    try:
+        return [(_token(one), float(one["start_time"]), float(one["end_time"])) for one in found]
+    except (TypeError, KeyError, ValueError) as exc:
+        raise ValueError("timestamps that are none") from exc
+
+
+def _token(found: object) -> str:
+    if not isinstance(found, dict):
+        raise TypeError
+    return answers.text(found, "token", 1000)
 
 
 def read_error(body: bytes) -> str:

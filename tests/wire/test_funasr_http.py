@@ -68,7 +68,7 @@ def test_hotwords_are_words_between_commas_of_any_kind(text: str, words: tuple[s
 
 @given(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")))
 def test_a_result_is_read_back(text: str, language: str) -> None:
-    assert read_result(result(text, language)) == (text, language)
+    assert read_result(result(text, language)) == (text, language, ())
 
 
 def test_a_result_has_what_clients_of_this_protocol_read() -> None:
@@ -77,8 +77,8 @@ def test_a_result_has_what_clients_of_this_protocol_read() -> None:
 
 
 def test_an_engine_that_names_no_language_names_none() -> None:
-    assert read_result(b'{"text": "hi"}') == ("hi", "")
-    assert read_result(b'{"text": "hi", "language": null}') == ("hi", "")
+    assert read_result(b'{"text": "hi"}') == ("hi", "", ())
+    assert read_result(b'{"text": "hi", "language": null}') == ("hi", "", ())
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_junk_is_no_result(body: bytes) -> None:
 @given(st.binary())
 def test_any_bytes_are_a_result_or_a_value_error(body: bytes) -> None:
     try:
-        text, language = read_result(body)
+        text, language, _ = read_result(body)
     except ValueError:
         return
     assert isinstance(text, str)
@@ -146,6 +146,24 @@ def test_nesting_without_end_says_nothing_dangerous(body: bytes) -> None:
     assert len(read_error(body)) <= 500
 
 
+def test_when_each_word_was_said_is_read_back_and_none_given_is_not_none_said() -> None:
+    times = [("天", 0.25, 0.5), ("气", 0.5, 1.0)]
+    assert read_result(result("天气", "中文", times)) == ("天气", "中文", times)
+    assert b"timestamps" not in result("天气", "中文")
+    assert json.loads(result("", "中文", []))["timestamps"] == []
+
+
+@pytest.mark.parametrize("found", [b'[{"token": "a"}]', b"[1]", b'[{"token": "a", "start_time": "x", "end_time": 1}]'])
+def test_times_that_are_none_are_not_believed(found: bytes) -> None:
+    with pytest.raises(ValueError, match="timestamps"):
+        read_result(b'{"text": "a", "timestamps": ' + found + b"}")
+
+
+def test_hotwords_may_be_a_json_list() -> None:
+    assert hotwords_of('["阿里, 云", " 天气 ", ""]') == ("阿里, 云", "天气")
+    assert hotwords_of("[a, b") == ("[a", "b")
+
+
 def test_half_a_character_does_not_get_further() -> None:
-    assert read_result(b'{"text": "a\\ud800", "language": "\\udfff"}') == ("a?", "?")
+    assert read_result(b'{"text": "a\\ud800", "language": "\\udfff"}') == ("a?", "?", ())
     assert read_error(b'{"error": "a\\ud800"}') == "a?"

@@ -6,11 +6,11 @@ a decoder that was ever fed chunks computes no more means of whole utterances.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from engines.asr.backends import Check, vocabulary
+from engines.asr.backends import Asked, Check, Heard, vocabulary
 from engines.asr.recording import Recording
 
 _CHUNK = 640
@@ -24,6 +24,7 @@ class Embedded:
     model = f"pocketsphinx {version('pocketsphinx')} en-us"
     device = "cpu"
     languages = ("en",)
+    timestamps = False
 
     def __init__(self) -> None:
         self._decoder: Any = None
@@ -39,15 +40,15 @@ class Embedded:
         self._means = self._new(lm=None, keyphrase="hello", loglevel="FATAL")
         self._teach(())
 
-    def transcribe(self, recording: Recording, language: str, hotwords: Sequence[str], check: Check) -> str:
-        if self._decoder is None or self._hotwords != tuple(hotwords):
-            self._teach(tuple(hotwords))
+    def transcribe(self, recording: Recording, asked: Asked, check: Check) -> Heard:
+        if self._decoder is None or self._hotwords != asked.hotwords:
+            self._teach(asked.hotwords)
         decoder, self._decoder = self._decoder, None  # one that is left in the middle is not used again
         words: list[str] = []
         for span in self._find(recording, check):
             words += self._heard(decoder, recording.read(span.first, span.end - span.first), check)
         self._decoder = decoder
-        return vocabulary.written(words, self._hotwords)
+        return Heard(vocabulary.written(words, self._hotwords))
 
     # Private
 

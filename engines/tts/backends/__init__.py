@@ -26,13 +26,12 @@ class Backend(Protocol):
         ...
 
     @property
-    def sample_rate(self) -> int:
-        """Hz, of every answer; known once loaded."""
+    def speakers(self) -> tuple[str, ...]:
+        """Built in; known once loaded."""
         ...
 
-    @property
-    def speakers(self) -> tuple[str, ...]:
-        """Known once loaded."""
+    def rate(self, job: Job) -> int:
+        """Hz, of the answer to `job`; known once loaded."""
         ...
 
     def speak(self, job: Job, stopped: Callable[[], bool]) -> Generator[bytes, None, None]:
@@ -42,12 +41,30 @@ class Backend(Protocol):
         """
         ...
 
+    def register(self, name: str, job: Job) -> None:
+        """Makes the voice of `job.prompt`, which says `job.prompt_text`, known as `name` to every worker of this
+        model, now and after a restart. Raises job.Refused."""
+        ...
 
-def _embedded() -> Backend:
+    @property
+    def registered(self) -> tuple[str, ...]:
+        """The names."""
+        ...
+
+
+def _embedded(device: str) -> Backend:
     from engines.tts.backends.embedded import Embedded
 
     return Embedded()
 
 
-REGISTRY: dict[str, Callable[[], Backend]] = {"embedded": _embedded}
-"""By the name that --backend takes. A factory imports its backend when it is called: not every machine has them all."""
+def _cosyvoice(device: str) -> Backend:
+    from engines.settings import load
+    from engines.tts.backends.cosyvoice import CosyVoice
+
+    return CosyVoice(load(), device)
+
+
+REGISTRY: dict[str, Callable[[str], Backend]] = {"embedded": _embedded, "cosyvoice": _cosyvoice}
+"""By the name that --backend takes, given a device: "cpu" or "cuda:0". A factory imports its backend when it is
+called: not every machine has them all."""

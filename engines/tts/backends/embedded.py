@@ -54,6 +54,14 @@ class Embedded:
         self._known: OrderedDict[str, Prosody] = OrderedDict()
         self._known_lock = Lock()
 
+    registered = ()
+
+    def rate(self, job: Job) -> int:
+        return self.sample_rate
+
+    def register(self, name: str, job: Job) -> None:
+        raise Refused("this engine keeps no voices: send prompt_wav with each request")
+
     def load(self) -> None:
         espeak = Espeak(Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path()))
         if espeak.sample_rate != self.sample_rate:

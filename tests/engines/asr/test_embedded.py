@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from engines.asr.backends import Backend, Stopped
+from engines.asr.backends import Asked, Backend, Stopped
 from engines.asr.backends.embedded import Embedded
 from engines.asr.recording import Recording
 from tests.engines.asr.sound import SENTENCES, noise, person, say, silence
@@ -17,7 +17,9 @@ def embedded() -> Backend:
 
 
 def hear(backend: Backend, pcm: bytes, *hotwords: str) -> str:
-    return backend.transcribe(Recording(io.BytesIO(pcm), 0, len(pcm) // 2), "en", hotwords, lambda: None)
+    return backend.transcribe(
+        Recording(io.BytesIO(pcm), 0, len(pcm) // 2), Asked("en", tuple(hotwords)), lambda: None
+    ).text
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
@@ -72,5 +74,5 @@ def test_a_recognition_that_is_stopped_ends_and_the_next_one_is_right(embedded: 
 
     pcm = say("the weather is very nice today")
     with pytest.raises(Stopped):
-        embedded.transcribe(Recording(io.BytesIO(pcm), 0, len(pcm) // 2), "en", (), check)
+        embedded.transcribe(Recording(io.BytesIO(pcm), 0, len(pcm) // 2), Asked("en"), check)
     assert hear(embedded, say("hello world")) == "hello world"

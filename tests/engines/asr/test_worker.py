@@ -1,62 +1,56 @@
-import subprocess
-import sys
 from pathlib import Path
 
-from engines.asr import messages
-from engines.asr.messages import Answer, Failed, Work
-from tests.engines.asr.running import ROOT
+import pytest
+
+from engines.asr.backends import Asked, Check, Heard, Spoken
+from engines.asr.recording import Recording
+from engines.asr.worker import Recogniser
+from engines.workers.messages import Work
 from tests.engines.asr.sound import as_wav
 
-BACKEND = """
-import sys
-from engines.asr import backends, worker
 
 class Odd:
-    model, device, languages = "odd", "cpu", ("en",)
-    def load(self):
-        print("libraries like to print")
-        {load}
-    def transcribe(self, recording, language, hotwords, check):
-        raise RuntimeError("a secret")
+    model, device, languages, timestamps = "odd", "cpu", ("en",), True
 
-backends.REGISTRY["embedded"] = Odd
-sys.argv[1:] = ["--backend", "embedded", "--scratch", "/tmp"]
-worker.main()
-"""
+    def load(self) -> None:
+        self.asked: list[Asked] = []
+
+    def transcribe(self, recording: Recording, asked: Asked, check: Check) -> Heard:
+        self.asked.append(asked)
+        check()
+        return Heard("hi", "en", (Spoken("hi", 0.5, 1.0),))
 
 
-def talk(load: str, *said: messages.Message) -> tuple[list[messages.Message], int]:
-    """What a worker whose model loads like that says until its stdin ends, and its exit status."""
-    lines = b"".join(map(messages.encode, said))
-    process = subprocess.Popen(
-        [sys.executable, "-c", BACKEND.format(load=load)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(lines)
-    process.stdin.flush()
-    heard = [messages.decode(process.stdout.readline()) for _ in range(1 + len(said))]
-    if not said:  # it ends by itself: losing its stdin would end it too, with another status
-        process.wait(5)
-    process.stdin.close()
-    with process.stdout:
-        assert process.stdout.read() == b""
-    return heard, process.wait(5)
+def work(path: Path) -> Work:
+    return Work(1, "transcribe", {"path": str(path), "language": "en", "hotwords": ["a"], "itn": False})
 
 
-def test_a_model_that_cannot_be_loaded_is_said_and_ends_the_worker() -> None:
-    heard, status = talk("raise OSError('no such model')")
-    assert heard == [Failed("OSError: no such model")]
-    assert status == 1
+def result(recogniser: Recogniser, job: Work, stopped: bool = False) -> object:
+    with pytest.raises(StopIteration) as end:
+        next(recogniser.run(job, lambda: stopped))
+    return end.value.value
 
 
-def test_a_backend_that_fails_costs_one_job_and_does_not_tell_what_was_in_it(tmp_path: Path) -> None:
-    path = tmp_path / "audio"
-    path.write_bytes(as_wav(bytes(100)))
-    heard, status = talk("pass", Work(1, str(path), "en", ()), Work(2, str(path), "en", ()))
-    assert heard[1:] == [Answer(number, 500, "recognition failed: RuntimeError") for number in (1, 2)]
-    assert status == 0
+def test_a_recording_becomes_what_was_heard(tmp_path: Path) -> None:
+    (path := tmp_path / "audio").write_bytes(as_wav(bytes(100)))
+    recogniser = Recogniser(backend := Odd())
+    assert recogniser.load().facts == {"languages": ("en",), "timestamps": True}
+    words = ({"text": "hi", "start": 0.5, "end": 1.0},)
+    assert result(recogniser, work(path)) == {"text": "hi", "language": "en", "words": words}
+    assert backend.asked == [Asked("en", ("a",), False)]
+
+
+def test_a_job_nobody_wants_any_more_is_left(tmp_path: Path) -> None:
+    (path := tmp_path / "audio").write_bytes(as_wav(bytes(100)))
+    recogniser = Recogniser(Odd())
+    recogniser.load()
+    assert result(recogniser, work(path), stopped=True) == {}
+
+
+def test_what_is_not_audio_is_refused_with_a_status(tmp_path: Path) -> None:
+    (path := tmp_path / "audio").write_bytes(b"not audio")
+    recogniser = Recogniser(Odd())
+    recogniser.load()
+    with pytest.raises(Exception, match="not a WAV file") as refused:
+        next(recogniser.run(work(path), lambda: False))
+    assert getattr(refused.value, "status", None) == 400

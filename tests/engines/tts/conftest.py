@@ -9,6 +9,7 @@ import uvicorn
 from engines.tts.backends import Backend
 from engines.tts.backends.embedded import Embedded
 from engines.tts.server import create_app
+from engines.tts.source import Threads
 
 Serving = Callable[[Backend], AbstractContextManager[int]]
 
@@ -41,7 +42,8 @@ def serving() -> Serving:
 
     @contextmanager
     def serve(backend: Backend) -> Iterator[int]:
-        config = uvicorn.Config(create_app(backend), port=0, log_level="error", loop="uvloop", http="httptools")
+        app = create_app(Threads(backend))
+        config = uvicorn.Config(app, port=0, log_level="error", loop="uvloop", http="httptools")
         config.timeout_graceful_shutdown = 1
         server = uvicorn.Server(config)
         thread = Thread(target=server.run)

@@ -12,10 +12,12 @@ from engines.tts.backends import Backend
 from engines.tts.backends.embedded import Embedded
 from engines.tts.job import Job
 from engines.tts.server import create_app
+from engines.tts.source import Threads
 from gateway.wire import cosyvoice as wire
 from gateway.wire import engine_health
 
 from .conftest import until
+from .puppet import Puppet
 from .sound import from_pcm, tone, wav_of
 
 WAV = {"prompt_wav": ("prompt.wav", wav_of(tone(150, 1.0, 16_000), 16_000), "audio/wav")}
@@ -29,10 +31,10 @@ FORMS = {
 NEEDS_WAV = (wire.ZERO_SHOT, wire.CROSS_LINGUAL, wire.INSTRUCT2)
 
 
-class Slow:
+class Slow(Puppet):
     """A backend that loads when it is let, and says one thing."""
 
-    model, device, parallel, sample_rate, speakers = "slow", "cpu", 1, 24_000, ("one",)
+    model = "slow"
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.let, self.failure = Event(), failure
@@ -50,7 +52,7 @@ class Slow:
 
 @asynccontextmanager
 async def client_of(backend: Backend) -> AsyncIterator[httpx.AsyncClient]:
-    app: Starlette = create_app(backend)
+    app: Starlette = create_app(Threads(backend))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),

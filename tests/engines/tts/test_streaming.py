@@ -17,18 +17,17 @@ from engines.tts.job import Job
 from gateway.wire import cosyvoice as wire
 
 from .conftest import Serving, until
+from .puppet import Puppet
 
 
-class Endless:
+class Endless(Puppet):
     """A backend that never stops by itself, and remembers what became of it."""
 
-    model, device, parallel, sample_rate, speakers = "endless", "cpu", 1, 22_050, ("one",)
+    model = "endless"
 
     def __init__(self, stuck: bool = False) -> None:
         """stuck: inside a piece, until it is told to stop."""
         self.stuck, self.made, self.told, self.closed = stuck, 0, Event(), Event()
-
-    def load(self) -> None: ...
 
     def speak(self, job: Job, stopped: Callable[[], bool]) -> Generator[bytes, None, None]:
         try:

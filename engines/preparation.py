@@ -1,0 +1,72 @@
+"""What has to be there before a worker can be started: provisioned in a thread, while /health says how far it is."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from engines.workers.process import Worker, started
+from gateway.wire.engine_health import Progress, Report
+
+log = logging.getLogger(__name__)
+
+Provide = Callable[[Callable[[Progress], None]], Sequence[Path]]
+"""Blocks until everything is there, telling how far it is; gives what goes first on the workers' path of modules.
+Raises whatever says in one line what is wrong."""
+
+_AGAIN = 30.0
+"""Seconds after which what could not be had is tried again: a mirror may be back, a disk may have been cleared."""
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+class Preparation:
+    def __init__(self, provide: Provide) -> None:
+        self._provide = provide
+        self._progress = Progress("starting")
+        self._reason = ""
+        self._provided: asyncio.Future[Sequence[Path]] | None = None
+
+    @property
+    def report(self) -> Report | None:
+        """None once everything is there."""
+        if self._provided is not None and self._provided.done():
+            return None
+        if self._reason:
+            return Report("failed", reason=self._reason)
+        return Report("loading", progress=self._progress)
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        self._provided = asyncio.get_running_loop().create_future()
+        async with asyncio.TaskGroup() as tasks:
+            work = tasks.create_task(self._prepare(self._provided))
+            try:
+                yield
+            finally:
+                work.cancel()
+
+    @asynccontextmanager
+    async def worker(self, module: str, options: Sequence[str], device: str) -> AsyncIterator[Worker]:
+        """A worker, as soon as what it needs is there. Raises process.WorkerGone."""
+        assert self._provided is not None, "at_work comes first"
+        provided = await asyncio.shield(self._provided)
+        path = ":".join(map(str, (*provided, _ROOT)))
+        async with started(module, options, device, {"PYTHONPATH": path}) as worker:
+            yield worker
+
+    # Private
+
+    async def _prepare(self, provided: "asyncio.Future[Sequence[Path]]") -> None:
+        while not provided.done():
+            try:
+                provided.set_result(await asyncio.to_thread(self._provide, self._tell))
+            except Exception as exc:
+                self._reason = str(exc) or type(exc).__name__
+                log.error("%s; trying again in %.0f s", self._reason, _AGAIN)
+                await asyncio.sleep(_AGAIN)
+
+    def _tell(self, progress: Progress) -> None:
+        if progress.phase != self._progress.phase:
+            log.info("preparing: %s", progress.phase)
+        self._progress, self._reason = progress, ""  # told from the thread: two assignments, each of them whole

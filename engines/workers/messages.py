@@ -1,0 +1,116 @@
+"""What a server and a worker say to each other: a line of JSON, and after it as many raw bytes as `size` in it says.
+
+The worker begins with Hello or Failed. Then it answers every Work, cancelled or not, with any number of Pieces and
+exactly one Answer.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, BinaryIO
+
+LONGEST = 16 * 2**20
+"""Bytes of a line, and of what follows it; the words of ten hours are about one mebibyte."""
+
+Fields = Mapping[str, Any]
+"""Whatever JSON can say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The model is loaded."""
+
+    model: str
+    device: str
+    facts: Fields = field(default_factory=dict)
+    """What the server has to know of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The model cannot be loaded."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    number: int
+    task: str
+    fields: Fields = field(default_factory=dict, repr=False)
+    data: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of an answer, as soon as it is there."""
+
+    number: int
+    fields: Fields = field(default_factory=dict, repr=False)
+    data: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    number: int
+    status: int = 200
+    """As of HTTP: 200, or whose fault it is; 499 for a job that was cancelled."""
+    text: str = field(default="", repr=False)
+    """What is wrong, where something is."""
+    fields: Fields = field(default_factory=dict, repr=False)
+
+
+Message = Hello | Failed | Work | Cancel | Piece | Answer
+_KINDS: dict[str, Callable[..., Message]] = {
+    kind.__name__: kind for kind in (Hello, Failed, Work, Cancel, Piece, Answer)
+}
+_WITH_DATA = ("Work", "Piece")
+
+
+def encode(message: Message) -> bytes:
+    kind, body = type(message).__name__, asdict(message)
+    data: bytes = body.pop("data", b"")
+    return json.dumps({"kind": kind, "size": len(data), **body}).encode() + b"\n" + data
+
+
+async def read(source: asyncio.StreamReader) -> Message:
+    """Raises ValueError, and EOFError where the other side has ended."""
+    try:
+        head, size = _head(await source.readuntil())
+        return _made(head, await source.readexactly(size))
+    except asyncio.LimitOverrunError as exc:
+        raise ValueError("a message that is too long") from exc
+
+
+def receive(source: BinaryIO) -> Message:
+    """The same, for whoever may wait. Raises ValueError and EOFError."""
+    line = source.readline(LONGEST)
+    if not line.endswith(b"\n"):
+        raise EOFError
+    head, size = _head(line)
+    data = source.read(size)
+    if len(data) < size:
+        raise EOFError
+    return _made(head, data)
+
+
+def _head(line: bytes) -> tuple[dict[str, Any], int]:
+    found = json.loads(line)
+    size = found.pop("size", None) if isinstance(found, dict) else None
+    if not isinstance(size, int) or not 0 <= size <= LONGEST:
+        raise ValueError("not a message between a server and a worker")
+    return found, size
+
+
+def _made(found: dict[str, Any], data: bytes) -> Message:
+    try:
+        kind = found.pop("kind")
+        return _KINDS[kind](**found, **({"data": data} if kind in _WITH_DATA else {}))
+    except (KeyError, TypeError) as exc:
+        raise ValueError("not a message between a server and a worker") from exc

@@ -1,0 +1,201 @@
+"""A worker as the server sees it: a process that is given jobs, and killed if it will not stop one."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from anyio import CancelScope
+
+from engines.settings import inherited
+from engines.workers import messages
+from engines.workers.messages import Answer, Cancel, Failed, Fields, Hello, Message, Piece, Work
+
+_PATIENCE = 0.4
+"""Seconds between asking a worker to stop a job and killing it."""
+_AHEAD = 4
+"""Pieces that may wait for a reader; beyond that the worker waits."""
+
+
+class WorkerGone(Exception):
+    """The process has ended, or must; the text says why."""
+
+
+class JobFailed(Exception):
+    """What a worker says is wrong with a job, under its status."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Call:
+    """One job of a worker: its pieces, then its answer."""
+
+    def __init__(self, worker: "Worker", number: int) -> None:
+        self._worker, self._number = worker, number
+        self._heard: asyncio.Queue[Piece | Answer | None] = asyncio.Queue(_AHEAD)
+        self._gone: WorkerGone | None = None
+        self._over = False
+        self._unread = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the worker is done with it."""
+        return self._over
+
+    async def piece(self) -> Piece | None:
+        """The next one; None after the last, when `answer` has come. Raises JobFailed and WorkerGone."""
+        if self._over:
+            return None
+        heard = None if self._gone and self._heard.empty() else await self._heard.get()
+        if isinstance(heard, Piece):
+            return heard
+        self._over = True
+        if heard is None:
+            raise WorkerGone(str(self._gone))
+        if heard.status != 200:
+            raise JobFailed(heard.text, heard.status)
+        self.fields = heard.fields
+        return None
+
+    async def answer(self) -> Fields:
+        """What it comes to, pieces left aside. Raises JobFailed and WorkerGone."""
+        while await self.piece() is not None:
+            pass
+        return self.fields
+
+    async def hear(self, message: Piece | Answer) -> None:
+        """Waits while too many pieces are unread: then the worker waits as well."""
+        if not (self._unread and isinstance(message, Piece)):
+            await self._heard.put(message)
+
+    def lose(self, gone: WorkerGone) -> None:
+        self._gone = gone
+        with suppress(asyncio.QueueFull):
+            self._heard.put_nowait(None)
+
+    async def give_up(self) -> None:
+        """Returns when the worker has stopped, or has been killed."""
+        self._unread = True
+        while not self._heard.empty():  # who waits to put one more in must not wait for ever
+            heard = self._heard.get_nowait()
+            self._over |= not isinstance(heard, Piece)
+        if self._over:
+            return
+        self._worker.cancel(self._number)
+        try:
+            with suppress(JobFailed, WorkerGone, TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self.answer()
+        finally:
+            if not self._over:
+                self._worker.kill()
+
+
+class Worker:
+    def __init__(self, process: asyncio.subprocess.Process, device: str) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process, self._stdin, self._stdout = process, process.stdin, process.stdout
+        self.device = device
+        self.running = 0
+        """Jobs, or sessions that give it jobs."""
+        self._number = 0
+        self._calls: dict[int, Call] = {}
+
+    def __repr__(self) -> str:
+        return f"<worker {self._process.pid} on {self.device}, {self.running} running>"
+
+    async def hello(self) -> Hello:
+        """Waits until the model is loaded. Raises WorkerGone."""
+        match await self._hear():
+            case Hello() as hello:
+                return hello
+            case Failed(reason):
+                raise WorkerGone(reason)
+        raise WorkerGone("a worker said something unexpected")
+
+    async def listen(self) -> None:
+        """Hands what the worker says to those who asked, until it ends. Raises WorkerGone, to each of them as well."""
+        try:
+            while True:
+                match await self._hear():
+                    case Piece(number) as piece if number in self._calls:
+                        await self._calls[number].hear(piece)
+                    case Answer(number) as answer if number in self._calls:
+                        await self._calls.pop(number).hear(answer)
+                    case _:
+                        raise WorkerGone("a worker said something unexpected")
+        except WorkerGone as gone:
+            self.kill()
+            calls, self._calls = self._calls, {}
+            for call in calls.values():
+                call.lose(gone)
+            raise
+
+    @asynccontextmanager
+    async def asking(self, task: str, fields: Fields, data: bytes = b"") -> AsyncIterator[Call]:
+        """A job, given up where the block ends before it does."""
+        self._number += 1
+        call = self._calls[self._number] = Call(self, self._number)
+        self._say(Work(self._number, task, fields, data))
+        try:
+            yield call
+        finally:
+            if not call.over:
+                with CancelScope(shield=True):  # whoever cancels us may do so again and again
+                    await call.give_up()
+
+    async def ask(self, task: str, fields: Fields, data: bytes = b"") -> Fields:
+        """A job's answer. Raises JobFailed and WorkerGone."""
+        async with self.asking(task, fields, data) as call:
+            return await call.answer()
+
+    def cancel(self, number: int) -> None:
+        self._say(Cancel(number))
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    # Private
+
+    def _say(self, message: Message) -> None:
+        if not self._stdin.is_closing():  # a dead worker is noticed by those who wait for its answer
+            self._stdin.write(messages.encode(message))
+
+    async def _hear(self) -> Message:
+        try:
+            return await messages.read(self._stdout)
+        except (EOFError, ConnectionError):
+            raise WorkerGone("a worker died") from None
+        except ValueError as exc:
+            raise WorkerGone("a worker said something unreadable") from exc
+
+
+@asynccontextmanager
+async def started(
+    module: str, options: Sequence[str], device: str, environment: Mapping[str, str]
+) -> AsyncIterator[Worker]:
+    """`python -m module options`; it is gone when the block ends, however it ends. Raises WorkerGone.
+
+    device: "cpu" or "cuda:N"; the process sees no other. environment: added to ours.
+    """
+    number = device.removeprefix("cuda:") if device != "cpu" else ""
+    inside = "cpu" if device == "cpu" else "cuda:0"
+    pipe = asyncio.subprocess.PIPE
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, *options, "--device", inside,
+            stdin=pipe, stdout=pipe, limit=messages.LONGEST,
+            env=inherited({**environment, "CUDA_VISIBLE_DEVICES": number}),
+        )  # fmt: skip
+    except OSError as exc:
+        raise WorkerGone(f"no worker can be started: {exc.strerror}") from exc
+    worker = Worker(process, device)
+    try:
+        yield worker
+    finally:
+        worker.kill()
+        await process.wait()

@@ -1,0 +1,104 @@
+"""A worker as a real process, and the server's end of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engines.workers.process import JobFailed, Worker, WorkerGone, started
+
+MODULE = "tests.engines.workers.backends"
+
+
+@asynccontextmanager
+async def worker(*options: str, device: str = "cpu") -> AsyncIterator[Worker]:
+    async with started(MODULE, options, device, {"PYTHONPATH": str(Path(__file__).parents[3])}) as running:
+        assert (await running.hello()).facts == {"answer": 42}
+        async with asyncio.TaskGroup() as tasks:
+            ears = tasks.create_task(_listen(running))
+            yield running
+            ears.cancel()
+
+
+async def _listen(running: Worker) -> None:
+    with suppress(WorkerGone):
+        await running.listen()
+
+
+async def test_pieces_come_in_order_and_then_the_answer() -> None:
+    async with worker() as running, running.asking("count", {"to": 3}, b"pcm") as call:
+        pieces = [await call.piece() for _ in range(3)]
+        assert [(piece.fields["number"], piece.data) for piece in pieces if piece] == [(n, b"pcm") for n in range(3)]
+        assert await call.piece() is None
+        assert call.fields == {"done": "count"}
+
+
+async def test_a_refusal_keeps_its_status_and_words_and_any_other_failure_only_its_kind() -> None:
+    async with worker() as running:
+        with pytest.raises(JobFailed, match="not like this") as refused:
+            await running.ask("refuse", {})
+        assert refused.value.status == 422
+        with pytest.raises(JobFailed) as failed:
+            await running.ask("fail", {})
+        assert (failed.value.status, str(failed.value)) == (500, "RuntimeError in the engine")
+        assert await running.ask("count", {"to": 0}) == {"done": "count"}, "it works again"
+
+
+async def test_a_job_that_is_left_is_stopped_and_the_worker_goes_on() -> None:
+    async with worker() as running:
+        async with running.asking("until stopped", {}) as call:
+            assert await call.piece()
+        assert call.over
+        assert await running.ask("count", {"to": 1}) == {"done": "count"}
+
+
+async def test_a_slow_reader_holds_the_worker_back_and_may_leave_all_the_same() -> None:
+    async with worker() as running:
+        async with running.asking("count", {"to": 10_000}, bytes(4096)) as call:
+            await call.piece()
+            await asyncio.sleep(0.2)
+        assert await running.ask("count", {"to": 1}) == {"done": "count"}
+
+
+async def test_a_worker_that_does_not_stop_is_killed() -> None:
+    async with worker() as running:
+        async with running.asking("deaf", {}) as call:
+            assert await call.piece()
+            await asyncio.sleep(0.1)  # now it is in its long sleep
+        with pytest.raises(WorkerGone):
+            await running.ask("count", {"to": 1})
+
+
+async def test_a_death_reaches_everyone_who_waits() -> None:
+    async with worker() as running:
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(_gone(running, task)) for task in ("die", "count", "count")]
+        assert [one.result() for one in asked] == ["a worker died"] * 3
+
+
+async def _gone(running: Worker, task: str) -> str:
+    with pytest.raises(WorkerGone) as gone:
+        await running.ask(task, {"to": 1})
+    return str(gone.value)
+
+
+async def test_a_model_that_cannot_be_loaded_is_said() -> None:
+    async with started(MODULE, ["--broken"], "cpu", {}) as running:
+        with pytest.raises(WorkerGone, match="OSError: no such model"):
+            await running.hello()
+
+
+async def test_a_worker_sees_its_own_device_only() -> None:
+    async with started(MODULE, [], "cuda:3", {}) as running:
+        hello = await running.hello()
+        (process,) = [one for one in psutil.Process().children() if MODULE in one.cmdline()]
+        assert (hello.device, process.environ()["CUDA_VISIBLE_DEVICES"]) == ("cuda:0", "3")
+
+
+async def test_the_process_is_gone_when_the_block_ends() -> None:
+    async with worker():
+        (process,) = [one for one in psutil.Process().children() if MODULE in one.cmdline()]
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
