@@ -135,7 +135,7 @@ def load(folder: Path, **options: Any) -> Any:
     return _auto_model(json.loads((folder / "config.yaml").read_text())["model"], {"model": str(folder), **options})
 
 
-def train(folder: Path, name: str, steps: int = 400, say_how: Callable[[str], None] = lambda line: None) -> Path:
+def train(folder: Path, name: str, steps: int = 500, say_how: Callable[[str], None] = lambda line: None) -> Path:
     """`folder`, holding `name` (one of TRAINABLE) after it learnt the SENTENCES. About half a minute on one core."""
     import torch
 
