@@ -121,6 +121,12 @@ class TestEndOfPrompt:
         assert patched["markers"][5:] == upstream["markers"][5:] == ["Slowly.<|endofprompt|>"] * 5
 
 
+def test_a_language_tag_is_for_the_first_version_alone(upstream: Outcomes, patched: Outcomes) -> None:
+    """language_tag.py"""
+    assert upstream["language_tags"] == [[1, "<|en|>Th"]] * 3
+    assert patched["language_tags"] == [[1, "<|en|>Th"], [4, "This sen"], [4, "This sen"]]
+
+
 def test_a_stream_looks_for_tokens_as_often_as_they_come(upstream: Outcomes, patched: Outcomes) -> None:
     """poll.py"""
     assert (upstream["pause_between_looks"], patched["pause_between_looks"]) == (False, True)
