@@ -19,6 +19,8 @@ from engines.provision.lock import Pin
 from engines.provision.web import Denied, Unavailable, Url
 
 PART = ".part"
+_NEARER = 32 * 1024
+"""Bytes of an attempt that broke off which are worth the patience of a first one."""
 _SPAN = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
@@ -91,7 +93,7 @@ def _patiently(url: Url, part: Path, promised: Pin, at: Callable[[int], None], l
         try:
             return _attempt(url, part, promised, at, limit)
         except Unavailable:
-            if _size(part) > before:
+            if _size(part) >= before + _NEARER:
                 pauses = iter(web.PAUSES)
             pause = next(pauses, None)
             if pause is None:
