@@ -38,8 +38,9 @@ build:           ## its images
 models: .venv/run ## fetch what the engines need into MODELS_DIR (models), ahead of time; ARGS=--check only looks
 	@$(BIN)/python -m engines.provision all --no-packages $(ARGS)
 
-env: .venv/run   ## print deploy/env.example from the settings
-	@$(BIN)/python -m gateway env
+env: .venv/run   ## write deploy/env.example and deploy/engines.env.example from the settings
+	@$(BIN)/python -m gateway env >deploy/env.example
+	@$(BIN)/python -m engines.settings >deploy/engines.env.example
 
 lock: .venv/dev  ## pin the newest versions in requirements/*.lock
 	@deploy/lock.sh

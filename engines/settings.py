@@ -4,6 +4,7 @@ The names are FunSpeech's where FunSpeech has one. An unknown value stops the st
 """
 
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -99,6 +100,18 @@ class Engines(BaseModel):
     """What is fetched, pinned."""
 
 
+def example() -> str:
+    """The text of deploy/engines.env.example: every setting with its default, commented out."""
+    lines = ["# Settings of the engines. Printed by `make env`; copy what you change to deploy/.env and uncomment it."]
+    for name, field in Engines.model_fields.items():
+        if field.description:
+            lines += ["", *textwrap.wrap(field.description, 110, initial_indent="# ", subsequent_indent="# ")]
+        default = field.default
+        shown = "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        lines.append(f"#{name.upper()}={shown.removeprefix(f'{_ROOT}/')}")
+    return "\n".join(lines) + "\n"
+
+
 def inherited(more: Mapping[str, str]) -> dict[str, str]:
     """The environment of a child process: ours, and more."""
     return {**os.environ, **more}
@@ -117,3 +130,7 @@ def load(environment: Mapping[str, str] | None = None) -> Engines:
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         raise SettingsError(f"{str(first['loc'][0]).upper()}: {first['msg']}, got {first['input']!r}") from None
+
+
+if __name__ == "__main__":
+    print(example(), end="")

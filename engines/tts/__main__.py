@@ -6,7 +6,7 @@ from functools import partial
 from engines import serving, settings
 from engines.preparation import Preparation
 from engines.tts.backends import REGISTRY
-from engines.tts.server import create_app
+from engines.tts.server import Door, create_app
 from engines.tts.source import Processes, Source, Threads
 from engines.workers import devices
 from engines.workers.pool import Pool
@@ -17,8 +17,16 @@ _WORKER = "engines.tts.worker"
 def main() -> None:
     parser = serving.parser("engines.tts", "Speech synthesis over HTTP.", 50_000, REGISTRY)
     parser.add_argument("--waiting", type=int, default=64, help="requests beyond those being spoken")
+    parser.add_argument("--grpc-port", type=int, help="upstream's gRPC protocol as well, on this port")
     asked = parser.parse_args()
-    serving.run(create_app(_source(asked.backend, asked.waiting)), asked.host, asked.port)
+    doors = [] if asked.grpc_port is None else [_grpc(asked.host, asked.grpc_port)]
+    serving.run(create_app(_source(asked.backend, asked.waiting), *doors), asked.host, asked.port)
+
+
+def _grpc(host: str, port: int) -> Door:
+    from engines.tts import grpc_server  # not every engine's environment has it
+
+    return partial(grpc_server.serve, host=host, port=port)
 
 
 def _source(backend: str, waiting: int) -> Source:

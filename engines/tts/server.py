@@ -23,7 +23,7 @@ from gateway.wire import engine_health
 _SAID = (Refused, JobFailed, Busy, NotReady)
 """What the caller is told as it stands."""
 
-Door = Callable[[Source], AbstractAsyncContextManager[None]]
+Door = Callable[[Source], AbstractAsyncContextManager[object]]
 """Something else that offers the same speech, for as long as the server lives."""
 
 
