@@ -1,4 +1,4 @@
-"""Upstream's own gRPC programs, as they are, at the other end of ours: its client before our server."""
+"""Upstream's own gRPC client, as it is, before our server. (Its server behind our adapter: tests/patches.)"""
 
 import asyncio
 import os
@@ -14,46 +14,23 @@ from engines.tts import grpc_server
 from engines.tts.backends.embedded import Embedded
 from engines.tts.source import Threads
 from tests.engines.tts.sound import RATE, SHARED, from_pcm
-from tests.wire.protobuf import COSYVOICE, descriptor
+from tests.patches.generated import generate
+from tests.wire.protobuf import COSYVOICE
 
 pytestmark = pytest.mark.engine
-
-MESSAGES = f"""
-from google.protobuf import descriptor_pool, message_factory
-
-pool = descriptor_pool.DescriptorPool()
-pool.AddSerializedFile({descriptor()!r})
-for name in {list(COSYVOICE)!r}:
-    globals()[name] = message_factory.GetMessageClass(pool.FindMessageTypeByName("cosyvoice." + name))
-"""
-STUB = """
-from cosyvoice_pb2 import Request, Response
-
-
-class CosyVoiceStub:
-    def __init__(self, channel):
-        self.Inference = channel.unary_stream(
-            "/cosyvoice.CosyVoice/Inference",
-            request_serializer=Request.SerializeToString,
-            response_deserializer=Response.FromString,
-        )
-"""
-"""What protoc would have made, of which upstream's programs use this much."""
-
-
-@pytest.fixture
-def generated(tmp_path: Path) -> Path:
-    """A folder with the modules that upstream's build makes of its .proto file."""
-    folder = tmp_path / "generated"
-    folder.mkdir()
-    (folder / "cosyvoice_pb2.py").write_text(MESSAGES)
-    (folder / "cosyvoice_pb2_grpc.py").write_text(STUB)
-    return folder
 
 
 @pytest.fixture
 def programs(cosyvoice_source: Path) -> Path:
     return cosyvoice_source / "runtime" / "python" / "grpc"
+
+
+@pytest.fixture
+def messages(programs: Path, tmp_path: Path) -> Path:
+    """A folder with the modules that upstream's build makes of its .proto file."""
+    folder = tmp_path / "messages"
+    folder.mkdir()
+    return generate(programs / "cosyvoice.proto", folder)
 
 
 def test_our_messages_are_those_of_upstreams_proto_file(programs: Path) -> None:
@@ -83,7 +60,7 @@ def fields(body: str) -> list[tuple[str, str, int]]:
     ids=["sft", "zero_shot", "cross_lingual", "instruct"],
 )
 async def test_upstreams_client_writes_what_our_engine_says(
-    mode: str, more: list[str], embedded: Embedded, programs: Path, generated: Path, tmp_path: Path
+    mode: str, more: list[str], embedded: Embedded, programs: Path, messages: Path, tmp_path: Path
 ) -> None:
     wav, source = tmp_path / "said.wav", Threads(embedded)
     async with source.at_work(), grpc_server.serve(source, "127.0.0.1", 0) as port:
@@ -93,7 +70,7 @@ async def test_upstreams_client_writes_what_our_engine_says(
         client = await asyncio.create_subprocess_exec(
             sys.executable, "client.py", "--host", "127.0.0.1", "--port", str(port), "--mode", mode,
             "--tts_text", "Hello there. And once more.", "--tts_wav", str(wav), *more,
-            cwd=programs, env=os.environ | {"PYTHONPATH": str(generated), "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd=programs, env=os.environ | {"PYTHONPATH": str(messages), "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         said, _ = await client.communicate()
