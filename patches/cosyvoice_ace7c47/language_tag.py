@@ -19,6 +19,7 @@ from patches.guard import check
 
 TARGETS = ("cosyvoice.cli.frontend",)
 READ_AGAINST = {"CosyVoiceFrontEnd.text_normalize": "681629ed608466fe1a46e62bc799dbf28d5088b85c27634084a7d213a9715955"}
+_OF_2_AND_3 = ("CosyVoice2Tokenizer", "CosyVoice3Tokenizer")
 _TAG = re.compile(r"\s*<\|(zh|en|ja|jp|yue|ko)\|>")
 
 
@@ -30,7 +31,7 @@ def apply(module: ModuleType) -> None:
 def _without_tag(text_normalize: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(text_normalize)
     def without_tag(self: Any, text: Any, *more: Any, **named: Any) -> Any:
-        if isinstance(text, str) and hasattr(self.tokenizer, "special_tokens"):  # as those of 2 and 3 have
+        if isinstance(text, str) and type(self.tokenizer).__name__ in _OF_2_AND_3:
             tag = _TAG.match(text)
             text = text[tag.end() :] if tag else text
         return text_normalize(self, text, *more, **named)

@@ -73,8 +73,7 @@ def closed_request(world: World) -> Any:
         next(pieces)
         pieces.close()
         left = [len(model.tts_speech_token_dict), _threads() - before]
-        while _threads() > before:
-            time.sleep(0.01)
+        _until_left(before)
     return left
 
 
@@ -100,7 +99,9 @@ def error_of_the_vocoder(world: World) -> Any:
         try:
             _sizes(_speak(world, stream=True))
         except MemoryError as exc:
-            return [str(exc), _threads() - before]
+            seen = [str(exc), _threads() - before]
+        _until_left(before)
+    return seen
 
 
 def early_end_of_sequence(world: World) -> Any:
@@ -265,6 +266,12 @@ def _speak(world: World, stream: bool = False) -> Any:
 def _threads() -> int:
     """Of requests; the progress bar has its own kind."""
     return sum(type(thread) is threading.Thread for thread in threading.enumerate())
+
+
+def _until_left(threads: int) -> None:
+    """Waits for the language models that nobody stopped, so that they do not disturb what follows."""
+    while _threads() > threads:
+        time.sleep(0.01)
 
 
 def _sizes(pieces: Any) -> list[int]:
