@@ -33,6 +33,8 @@ def hub() -> Iterator[FakeHub]:
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "PAUSES", (0.01, 0.01))
     monkeypatch.setattr(web, "TIMEOUT", 5.0)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ class Seen:
 class FakeHub:
     """models: {id: {path: content}}. bad: {path in the model: what happens to its next requests, in order}.
 
-    500, 404, 401: that status. ("cut", n): the body ends after n bytes. "wrong": other bytes. "longer": more bytes. ("hold", n): after n
-    bytes, waits for `released`. "drip": never ends, a byte at a time. "ok": nothing.
+    500, 404, 401: that status. ("cut", n): the body ends after n bytes. ("hold", n): after n bytes, waits for
+    `released`. "wrong": other bytes. "longer": more bytes. "drip": never ends, a byte at a time. "ok": nothing.
     """
 
     models: dict[str, dict[str, bytes]] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """Models: fetched whole, checked, gone on with, mended, or refused in one line that says what to do."""
 
+import errno
 import json
 import os
 import shutil
@@ -69,6 +70,15 @@ def test_a_token_stays_with_its_hub(settings: Make, volume: Path, hub: FakeHub, 
     assert {one.headers.get("authorization") for one in hub.seen} == {"Bearer secret"}
     assert far.asked("model.pt")
     assert not any({"authorization", "cookie"} & set(one.headers) for one in far.seen)
+
+
+def test_a_proxy_is_taken_from_the_environment(
+    settings: Make, volume: Path, hub: FakeHub, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", hub.url)
+    provide("asr", settings(modelscope_endpoint="http://hub.invalid"), told)
+    assert whole(volume, hub)
+    assert all(one.path.startswith("http://hub.invalid/") for one in hub.seen)
 
 
 def test_modelscope_is_given_its_token_in_both_ways(settings: Make, hub: FakeHub, told: Told) -> None:
@@ -248,6 +258,21 @@ def test_a_copied_volume_is_read_through_once_and_not_fetched(
     assert kept.files["model.pt"].mtime_ns == (copy / MODEL / "model.pt").stat().st_mtime_ns
 
 
+def test_a_copy_that_is_mounted_read_only_serves(
+    settings: Make, volume: Path, hub: FakeHub, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    provide("asr", settings(), told)
+    os.utime(volume / MODEL / "model.pt")
+    hub.seen.clear()
+    monkeypatch.setattr(record, "write", refused)
+    provide("asr", settings(), told)
+    assert not hub.seen
+    assert told.of("verifying model tiny")[-1].percent == 100.0
+
+
 def test_files_without_a_record_are_checked_by_the_hubs_word_and_kept(
     settings: Make, volume: Path, hub: FakeHub, told: Told
 ) -> None:
@@ -266,6 +291,13 @@ def test_a_hub_that_states_no_digest_still_gives_whole_files(
     hub.bad["model.pt"] = [("cut", 100_000)]
     provide("asr", settings(), told)
     assert whole(volume, hub)
+
+
+def test_a_disk_that_is_full_in_the_middle_is_said_to_be(settings: Make, volume: Path, told: Told) -> None:
+    (volume / MODEL).mkdir(parents=True)
+    (volume / MODEL / "model.pt.part").symlink_to("/dev/full")
+    with pytest.raises(ProvisionError, match=r"models cannot be used: No space left on device"):
+        provide("asr", settings(), told)
 
 
 def test_a_full_disk_is_refused_before_anything_is_fetched(

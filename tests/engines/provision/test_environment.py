@@ -1,0 +1,15 @@
+"""The table of packages, held against the environment that the engines run in."""
+
+import pytest
+
+from engines.provision import packages
+from engines.provision.needs import Role
+from engines.settings import Engines
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.mark.parametrize("role", ["tts", "asr"])
+def test_the_whole_lock_can_be_imported_where_it_is_installed(role: Role) -> None:
+    pytest.importorskip("torch")
+    assert packages._missing(role, Engines().packages_lock) == set()
