@@ -137,7 +137,7 @@ def _fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview | None]]
     groups: list[int] = []
     while at < len(view):
         count += 1
-        tag, at = _varint(view, at)
+        tag, at = _varint(view, at, 5)
         number, kind = tag >> 3, tag & 7
         content = None
         if not 0 < number < 1 << 29 or count > _MOST_FIELDS:
@@ -162,14 +162,14 @@ def _fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview | None]]
         raise ValueError("the message ends in the middle of a group")
 
 
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
+def _varint(view: memoryview, at: int, longest: int = 10) -> tuple[int, int]:
     """(value, where the next thing begins). Raises ValueError."""
     value = 0
-    for place in range(10):
+    for place in range(longest):
         if at + place >= len(view):
             raise ValueError("the message ends in the middle of a number")
         byte = view[at + place]
         value |= (byte & 127) << 7 * place
         if byte < 128:
             return value, at + place + 1
-    raise ValueError("a number of more than ten bytes")
+    raise ValueError(f"a number of more than {longest} bytes")

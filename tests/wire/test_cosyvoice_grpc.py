@@ -151,11 +151,12 @@ class TestRequests:
         b"\x0d\x01",
         b"\x0b" * 60 + b"\x0c" * 60,
         b"\x28\x00" * 101,
+        b"\xa8\x80\x80\x80\x80\x00\x00",
     ],
     ids=[
         "no length", "length beyond the end", "length beyond all bounds", "endless number", "field 0",
         "field 0 with bytes", "type 6", "type 7", "end without a group", "group without an end", "another group's end",
-        "text that is not UTF-8", "half a fixed64", "half a fixed32", "too deep", "too many fields",
+        "text that is not UTF-8", "half a fixed64", "half a fixed32", "too deep", "too many fields", "field number of six bytes",
     ],
 )  # fmt: skip
 def test_what_is_not_a_message_is_refused(data: bytes) -> None:
