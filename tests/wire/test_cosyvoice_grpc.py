@@ -156,7 +156,8 @@ class TestRequests:
     ids=[
         "no length", "length beyond the end", "length beyond all bounds", "endless number", "field 0",
         "field 0 with bytes", "type 6", "type 7", "end without a group", "group without an end", "another group's end",
-        "text that is not UTF-8", "half a fixed64", "half a fixed32", "too deep", "too many fields", "field number of six bytes",
+        "text that is not UTF-8", "half a fixed64", "half a fixed32", "too deep", "too many fields",
+        "field number of six bytes",
     ],
 )  # fmt: skip
 def test_what_is_not_a_message_is_refused(data: bytes) -> None:
