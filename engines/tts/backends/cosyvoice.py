@@ -24,8 +24,6 @@ from engines.tts.backends.cosyvoice_speakers import Voice
 from engines.tts.job import Job, Refused
 from gateway.wire import cosyvoice as wire
 
-log = logging.getLogger(__name__)
-
 _OF_PRESETS = (wire.SFT, wire.INSTRUCT)
 _SHOWN = 20
 
@@ -53,6 +51,7 @@ class CosyVoice:
         import patches
 
         patches.install()
+        logging.getLogger("cosyvoice").setLevel(logging.WARNING)  # it tells of each piece that it makes
         if self.device != "cpu":
             self.device = _gpu(self.device)
         settings = self._settings

@@ -37,6 +37,8 @@ _COMPILED: Mapping[str, tuple[str, ...]] = {
     "CosyVoice2": ("flow.encoder.{}.zip",),
 }
 """What load_jit reads."""
+_TAGGED = ("zh", "en", "ja", "yue", "ko")
+"""Languages that version 1 was taught; its tokenizer has tags for a hundred."""
 
 
 class Unusable(Exception):
@@ -89,11 +91,11 @@ class Model:
         """
         tag = self._tag(language)
         for block in cosyvoice_text.blocks(text):
-            yield from (tag + each for each in self._normalised(block) if sentences.speakable(each))
+            yield from (tag + each for each in self._normalised(block, split=True) if sentences.speakable(each))
 
     def plain(self, text: str) -> str:
         """A transcript or an instruction, normalised."""
-        return str(self._frontend.text_normalize(text, split=False)) if sentences.speakable(text) else text
+        return str(self._normalised(text, split=False)) if sentences.speakable(text) else text
 
     def say(self, segment: str, manner: Manner) -> Generator[Any, None, None]:
         """Float tensors [1, samples], -1..1. Raises Cancelled, or what torch does."""
@@ -120,17 +122,19 @@ class Model:
 
     def _tag(self, language: str) -> str:
         """Versions 2 and 3 find the language out by themselves, and know no tags."""
-        if not language or self.kind != "CosyVoice":
+        if language not in _TAGGED or self.kind != "CosyVoice":
             return ""
         tag = f"<|{language}|>"
         tokens = self._frontend.tokenizer.encode(tag, allowed_special=self._frontend.allowed_special)
         return tag if len(tokens) == 1 else ""
 
-    def _normalised(self, block: str) -> list[str]:
+    def _normalised(self, text: str, split: bool) -> Any:
+        """A list of segments, or one text."""
         try:
-            return list(self._frontend.text_normalize(block, split=True))
-        except IndexError:  # upstream looks at the last character of a text of which nothing is left
-            return []
+            return self._frontend.text_normalize(text, split=split)
+        except Exception as exc:  # some texts are too much for a grammar
+            log.warning("a text cannot be normalised and is read as it stands: %s", type(exc).__name__)
+            return [text] if split else text
 
 
 class Watch:
