@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPResponse
 from pathlib import Path
-from typing import Protocol
 
 from engines.provision import web
 from engines.provision.lock import Pin
@@ -29,13 +28,15 @@ class WrongContent(web.WebError):
 
 
 class Digest:
-    """The digests of content as it passes."""
+    """The size and the digests of content as it passes."""
 
-    def __init__(self, size: int | None) -> None:
-        """size: bytes in all, which git puts first; None where nobody knows."""
+    def __init__(self, promised: Pin) -> None:
+        """promised: git's name is made only where there is nothing better to compare, it takes as long again."""
         self.count = 0
         self._sha256 = hashlib.sha256()
-        self._git = None if size is None else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        self._git = None
+        if promised.git and not promised.sha256 and promised.size is not None:
+            self._git = hashlib.sha1(b"blob %d\0" % promised.size, usedforsecurity=False)
 
     def add(self, chunk: bytes) -> None:
         self.count += len(chunk)
@@ -48,13 +49,9 @@ class Digest:
         return Pin(self.count, self._sha256.hexdigest(), self._git.hexdigest() if self._git else "")
 
 
-class Count(Protocol):
-    def __call__(self, count: int, /) -> None: ...
-
-
-def digest_of(path: Path, at: Count | None = None) -> Pin:
-    """The size and the digests of a file. at: told the bytes read so far."""
-    digest = Digest(path.stat().st_size)
+def digest_of(path: Path, promised: Pin, at: Callable[[int], None] | None = None) -> Pin:
+    """Of a file. at: told the bytes read so far."""
+    digest = Digest(promised)
     with path.open("rb") as file:
         while chunk := file.read(2**20):
             digest.add(chunk)
@@ -104,7 +101,7 @@ def _patiently(url: Url, part: Path, promised: Pin, at: Callable[[int], None], l
 def _attempt(url: Url, part: Path, promised: Pin, at: Callable[[int], None], limit: int | None) -> Pin:
     have = _resumable(part, promised)
     if have and have == promised.size:
-        return digest_of(part)
+        return digest_of(part, promised)
     try:
         with web.opened(url, _range(part, have)) as answer:
             start = _start(answer, have, promised)
@@ -120,7 +117,7 @@ def _received(
     answer: HTTPResponse, part: Path, start: int, promised: Pin, at: Callable[[int], None], limit: int | None
 ) -> Pin:
     most = promised.size if promised.size is not None else limit
-    digest = Digest(promised.size)
+    digest = Digest(promised)
     if not start:
         _remember(part, answer.headers.get("ETag", ""))
     with part.open("r+b" if start else "wb") as file:

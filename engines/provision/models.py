@@ -215,7 +215,7 @@ def _had(folder: Path, name: str, promised: Pin, old: Record | None) -> Kept | N
     before = old.files.get(name) if old else None
     if before and before.sha256 == promised.sha256 and before.mtime_ns == path.stat().st_mtime_ns:
         return before
-    found = digest_of(path)
+    found = digest_of(path, promised)
     return record.remember(path, found.sha256) if promised.agrees(found) else None
 
 

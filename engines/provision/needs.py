@@ -24,6 +24,16 @@ class Need:
     """What it must hold for this use."""
 
 
+_SWITCHES = ("tts_load_jit", "tts_load_trt", "tts_load_vllm")
+
+
+def switches(role: Role, settings: Engines) -> frozenset[str]:
+    """The settings that are on and ask for more. Without a GPU, CosyVoice goes without all of them."""
+    if role == "asr" or settings.tts_gpus.strip().lower() == "cpu":
+        return frozenset()
+    return frozenset(name for name in _SWITCHES if getattr(settings, name))
+
+
 def models(role: Role, settings: Engines) -> list[Need]:
     return _synthesis(settings) if role == "tts" else _recognition(settings)
 
@@ -32,7 +42,7 @@ def models(role: Role, settings: Engines) -> list[Need]:
 
 
 def _synthesis(settings: Engines) -> list[Need]:
-    on = frozenset(name for name in ("tts_load_jit", "tts_load_trt") if getattr(settings, name))
+    on = switches("tts", settings)
     mode = settings.tts_model_mode
     needs = []
     if mode in ("all", "sft"):  # a preset voice is an entry of spk2info.pt

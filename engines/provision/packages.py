@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.provision.needs import Role
+from engines.provision.needs import Role, switches
 from engines.provision.progress import Meter, Tell
 from engines.provision.refusal import ProvisionError
 from engines.provision.turns import turn
@@ -168,8 +168,8 @@ def _missing(role: Role, lock: Path) -> set[str]:
 
 def _switched_on(role: Role, settings: Engines) -> list[Extra]:
     """Extras that are asked for and cannot be imported."""
-    on = [extra for switch, extra in _EXTRAS.items() if role == "tts" and getattr(settings, switch)]
-    return [extra for extra in on if not importable(extra.imported_as)]
+    on = switches(role, settings)
+    return [extra for switch, extra in _EXTRAS.items() if switch in on and not importable(extra.imported_as)]
 
 
 def _blocks(lock: Path) -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.provision.download import digest_of
+from engines.provision.lock import Pin
 
 NAME = ".voxgate.json"
 _VERSION = 1
@@ -78,6 +79,6 @@ def holds(path: Path, kept: Kept, *, thorough: bool, at: Callable[[int], None]) 
             return False
         if found.st_mtime_ns == kept.mtime_ns and not thorough:
             return True
-        return digest_of(path, at).sha256 == kept.sha256
+        return digest_of(path, Pin(), at).sha256 == kept.sha256
     except OSError:
         return False

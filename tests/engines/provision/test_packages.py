@@ -125,6 +125,7 @@ def test_a_module_is_looked_for_without_being_run(name: str, there: bool) -> Non
 def test_a_switch_that_no_package_fits_is_refused_with_the_reason(settings: Make, told: Told) -> None:
     with pytest.raises(ProvisionError, match=r"vllm cannot be imported: .* torch 2\.7\.0 .*leave the switch off"):
         provide("tts", settings(tts_load_vllm=True), told)
+    assert packages.provide("tts", settings(tts_load_vllm=True, tts_gpus="CPU"), told) == ()
 
 
 def test_a_switch_installs_what_it_needs_at_upstreams_pins(
