@@ -1,4 +1,4 @@
-"""Upstream's source, tiny models of its three versions, and what comes of its faults on them."""
+"""Tiny models of its three versions, and what comes of its faults on them."""
 
 import io
 import json
@@ -16,7 +16,6 @@ import pytest
 from tests.conftest import speech
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMIT = "ace7c47f41bbd303aa6bf1ea80e6f9fbd595cd40"
 START = ROOT / "patches" / "start"
 """What upstream's own server is given as PYTHONPATH."""
 
@@ -25,29 +24,20 @@ Outcomes = Mapping[str, Any]
 
 
 @pytest.fixture(scope="session")
-def source() -> Path:
-    """CosyVoice as the operator has fetched it."""
-    pytest.importorskip("torch")
-    folder = Path(os.environ.get("MODELS_DIR") or ROOT / "models").resolve() / "source" / f"CosyVoice-{COMMIT}"
-    if not (folder / "cosyvoice").is_dir():
-        pytest.skip(f"CosyVoice's source is not in {folder}")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def folder(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(cosyvoice_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """cosyvoice, cosyvoice2, cosyvoice3, and recordings of 3 s: prompt.wav (44100 Hz), telephone.wav (8000 Hz)."""
     folder = tmp_path_factory.mktemp("models")
+    pytest.importorskip("torch", reason="the packages of the real engines are not installed")
     build = "import sys; from pathlib import Path; from tests.tiny import cosyvoice as tiny\n"
     build += "for name in tiny.VERSIONS: tiny.build(Path(sys.argv[1]) / name, name)"
-    run(["-c", build, str(folder)], source, START)
+    run(["-c", build, str(folder)], cosyvoice_source, START)
     (folder / "prompt.wav").write_bytes(stereo(speech(3.0, 44_100)))
     (folder / "telephone.wav").write_bytes(speech(3.0, 8_000))
     return folder
 
 
 @pytest.fixture(scope="session")
-def outcomes(source: Path, folder: Path) -> tuple[Outcomes, Outcomes]:
+def outcomes(cosyvoice_source: Path, folder: Path) -> tuple[Outcomes, Outcomes]:
     """(upstream's, patched)"""
     with ExitStack() as stack:
         processes = [
@@ -55,7 +45,7 @@ def outcomes(source: Path, folder: Path) -> tuple[Outcomes, Outcomes]:
                 subprocess.Popen(
                     [sys.executable, "-m", "tests.patches.faults", str(folder), which],
                     cwd=ROOT,
-                    env=environment(source),
+                    env=environment(cosyvoice_source),
                     stdout=subprocess.PIPE,
                     stderr=stack.enter_context((folder / f"{which}.log").open("wb")),
                 )
@@ -79,7 +69,11 @@ def patched(outcomes: tuple[Outcomes, Outcomes]) -> Outcomes:
 
 
 def environment(*paths: Path) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONWARNINGS": "ignore"}
+    """One thread for each network: a language model works beside a vocoder, and on few cores theirs wait for each
+    other."""
+    path = os.pathsep.join(str(path.absolute()) for path in paths)
+    python = {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore", "PYTHONDONTWRITEBYTECODE": "1"}
+    return os.environ | python | {"OMP_NUM_THREADS": "1"}
 
 
 def run(arguments: list[str], *paths: Path) -> str:

@@ -23,7 +23,7 @@ from gateway.settings import Settings
 from gateway.supervise import free_port
 from gateway.verbs import Preset, Reference, Speak
 from tests.conftest import speech
-from tests.patches.conftest import START, environment
+from tests.patches.conftest import ROOT, START, environment
 from tests.patches.generated import generate
 from tests.tiny.cosyvoice import SAMPLE_RATE
 
@@ -43,6 +43,7 @@ class Deployment:
     version: str
     log: Path
     port: int
+    states_its_rate: bool = False
 
     @property
     def rate(self) -> int:
@@ -50,10 +51,10 @@ class Deployment:
 
 
 @contextmanager
-def serving(command: list[str], cwd: Path, port: int, log: Path, *paths: Path) -> Iterator[None]:
+def serving(command: list[str], cwd: Path, port: int, log: Path, environment: dict[str, str]) -> Iterator[None]:
     """A process that listens on `port`, ended with the block."""
     with log.open("wb") as said:
-        process = subprocess.Popen(command, cwd=cwd, env=environment(*paths), stdout=said, stderr=said)
+        process = subprocess.Popen([sys.executable, *command], cwd=cwd, env=environment, stdout=said, stderr=said)
         try:
             _until_it_listens(process, port, log)
             yield
@@ -78,35 +79,74 @@ def _until_it_listens(process: "subprocess.Popen[bytes]", port: int, log: Path) 
 
 
 @contextmanager
-def upstream_http(source: Path, folder: Path, version: str, *paths: Path) -> Iterator[Deployment]:
-    port, cwd, log = free_port(), source / "runtime" / "python" / "fastapi", folder / f"http-{version}.log"
-    command = [sys.executable, "server.py", "--port", str(port), "--model_dir", str(folder / version)]
-    with serving(command, cwd, port, log, *paths):
+def upstream_http(cosyvoice_source: Path, folder: Path, version: str, *paths: Path) -> Iterator[Deployment]:
+    port, cwd, log = free_port(), cosyvoice_source / "runtime" / "python" / "fastapi", folder / f"http-{version}.log"
+    command = ["server.py", "--port", str(port), "--model_dir", str(folder / version)]
+    with serving(command, cwd, port, log, environment(*paths)):
         yield Deployment(f"http://127.0.0.1:{port}", version, log, port)
 
 
 @contextmanager
-def upstream_grpc(source: Path, folder: Path, version: str, messages: Path) -> Iterator[Deployment]:
-    port, cwd, log = free_port(), source / "runtime" / "python" / "grpc", folder / f"grpc-{version}.log"
-    command = [sys.executable, "server.py", "--port", str(port), "--model_dir", str(folder / version)]
-    with serving(command, cwd, port, log, START, messages):
+def upstream_grpc(cosyvoice_source: Path, folder: Path, version: str, messages: Path) -> Iterator[Deployment]:
+    port, cwd, log = free_port(), cosyvoice_source / "runtime" / "python" / "grpc", folder / f"grpc-{version}.log"
+    command = ["server.py", "--port", str(port), "--model_dir", str(folder / version)]
+    with serving(command, cwd, port, log, environment(START, messages)):
         yield Deployment(f"grpc://127.0.0.1:{port}", version, log, port)
 
 
+@contextmanager
+def ours(source: Path, folder: Path, version: str) -> Iterator[Deployment]:
+    """Our engine server, as `make up` starts it on a machine without a GPU."""
+    port, log = free_port(), folder / f"ours-{version}.log"
+    settings = {
+        "MODELS_DIR": str(folder / f"ours-{version}"),
+        "COSYVOICE_SOURCE": str(source),
+        "TTS_GPUS": "cpu",
+        "TTS_MODEL_MODE": "clone",
+        "CLONE_MODEL_VERSION": version,
+        "CLONE_MODEL_ID": str(folder / version),
+        "COSYVOICE3_MODEL_ID": str(folder / version),
+    }
+    command = ["-m", "engines.tts", "--backend", "cosyvoice", "--port", str(port)]
+    with serving(command, ROOT, port, log, environment() | settings):
+        _until_it_is_ready(f"http://127.0.0.1:{port}/health", log)
+        yield Deployment(f"http://127.0.0.1:{port}", version, log, port, states_its_rate=True)
+
+
+def _until_it_is_ready(url: str, log: Path) -> None:
+    until = time.monotonic() + 120
+    while httpx.get(url).status_code != 200:
+        assert time.monotonic() < until, httpx.get(url).text + log.read_text()[-3000:]
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="session")
-def messages(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def messages(cosyvoice_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where upstream's gRPC programs find what protoc makes."""
-    return generate(source / "runtime/python/grpc/cosyvoice.proto", tmp_path_factory.mktemp("messages"))
+    return generate(cosyvoice_source / "runtime/python/grpc/cosyvoice.proto", tmp_path_factory.mktemp("messages"))
 
 
 @pytest.fixture(
     scope="module",
-    params=["http cosyvoice", "http cosyvoice2", "http cosyvoice3", "grpc cosyvoice2"],
+    params=[
+        "http cosyvoice",
+        "http cosyvoice2",
+        "http cosyvoice3",
+        "grpc cosyvoice2",
+        "ours cosyvoice2",
+        "ours cosyvoice3",
+    ],
 )
-def deployment(request: pytest.FixtureRequest, source: Path, folder: Path, messages: Path) -> Iterator[Deployment]:
+def deployment(
+    request: pytest.FixtureRequest, cosyvoice_source: Path, folder: Path, messages: Path
+) -> Iterator[Deployment]:
     kind, version = request.param.split()
-    made = upstream_http(source, folder, version, START) if kind == "http" else None
-    with made or upstream_grpc(source, folder, version, messages) as deployment:
+    started = {
+        "http": lambda: upstream_http(cosyvoice_source, folder, version, START),
+        "grpc": lambda: upstream_grpc(cosyvoice_source, folder, version, messages),
+        "ours": lambda: ours(cosyvoice_source, folder, version),
+    }
+    with started[kind]() as deployment:
         yield deployment
 
 
@@ -119,7 +159,9 @@ async def http() -> AsyncIterator[Client]:
 @pytest.fixture
 def adapter(deployment: Deployment, http: Client) -> CosyVoice | CosyVoiceGrpc:
     kind = CosyVoice if deployment.url.startswith("http") else CosyVoiceGrpc
-    return kind(deployment.url, http, Settings(speak_sample_rate=deployment.rate))
+    return kind(
+        deployment.url, http, Settings(speak_sample_rate=None if deployment.states_its_rate else deployment.rate)
+    )
 
 
 async def spoken(adapter: CosyVoice | CosyVoiceGrpc, job: Speak) -> list[Audio]:
@@ -180,18 +222,18 @@ class TestOverHttp:
 
     @pytest.mark.parametrize("mode", ["zero_shot", "cross_lingual"])
     def test_upstreams_own_client_gets_its_file(
-        self, deployment: Deployment, source: Path, folder: Path, tmp_path: Path, mode: str
+        self, deployment: Deployment, cosyvoice_source: Path, folder: Path, tmp_path: Path, mode: str
     ) -> None:
-        client = source / "runtime" / "python" / "fastapi" / "client.py"
+        client = cosyvoice_source / "runtime" / "python" / "fastapi" / "client.py"
         assert _seconds_of_file(client, deployment, mode, folder / "prompt.wav", tmp_path) > 1
 
 
 @pytest.mark.parametrize("deployment", ["grpc cosyvoice2"], indirect=True)
 @pytest.mark.parametrize("mode", ["zero_shot", "cross_lingual"])
 def test_upstreams_own_client_gets_its_file_over_grpc(
-    deployment: Deployment, source: Path, folder: Path, messages: Path, tmp_path: Path, mode: str
+    deployment: Deployment, cosyvoice_source: Path, folder: Path, messages: Path, tmp_path: Path, mode: str
 ) -> None:
-    client = source / "runtime" / "python" / "grpc" / "client.py"
+    client = cosyvoice_source / "runtime" / "python" / "grpc" / "client.py"
     assert _seconds_of_file(client, deployment, mode, folder / "prompt.wav", tmp_path, messages) > 1
 
 
@@ -210,14 +252,17 @@ def _seconds_of_file(
         return file.getnframes() / file.getframerate()
 
 
-def test_without_the_variable_the_same_server_breaks_off(source: Path, folder: Path, tmp_path: Path) -> None:
+def test_without_the_variable_the_same_server_breaks_off(cosyvoice_source: Path, folder: Path, tmp_path: Path) -> None:
     """With only what it needs to start at all, where what training uses is not installed."""
     (tmp_path / "sitecustomize.py").write_text(
         f"import sys; sys.path.append({str(START.parent.parent)!r}); import patches; everything = patches.found\n"
         "patches.found = lambda: [patch for patch in everything() if patch.__name__.endswith('training_only')]\n"
         "patches.install()\n"
     )
-    with upstream_http(source, folder, "cosyvoice2", tmp_path) as deployment, pytest.raises(httpx.RemoteProtocolError):
+    with (
+        upstream_http(cosyvoice_source, folder, "cosyvoice2", tmp_path) as deployment,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
         httpx.post(
             f"{deployment.url}/inference_cross_lingual",
             data={"tts_text": "Hello."},

@@ -150,10 +150,10 @@ class TestWhatOnlyTrainingUses:
 
     WANTED = "import matcha.models.components.flow_matching, matcha.hifigan.models, cosyvoice.dataset.processor"
 
-    def test_a_model_can_be_loaded_without_it(self, source: Path) -> None:
-        run(["-c", self.WANTED], source, START)
+    def test_a_model_can_be_loaded_without_it(self, cosyvoice_source: Path) -> None:
+        run(["-c", self.WANTED], cosyvoice_source, START)
 
-    def test_without_matcha_the_error_says_what_to_do(self, source: Path) -> None:
+    def test_without_matcha_the_error_says_what_to_do(self, cosyvoice_source: Path) -> None:
         script = (
             "import importlib.machinery as m\n"
             "real = m.PathFinder.find_spec\n"
@@ -161,4 +161,4 @@ class TestWhatOnlyTrainingUses:
             "try: import cosyvoice.cli.cosyvoice\n"
             "except ModuleNotFoundError as exc: print(exc)\n"
         )
-        assert "pip install --no-deps matcha-tts==0.0.7.2" in run(["-c", script], source, START)
+        assert "pip install --no-deps matcha-tts==0.0.7.2" in run(["-c", script], cosyvoice_source, START)

@@ -14,7 +14,8 @@ import pytest
 
 import patches
 from patches.guard import check
-from tests.patches.conftest import COMMIT, START, run
+from tests.patches.conftest import START, run
+from tests.tiny.fixtures import COMMIT
 
 FILES = sorted(path for path in START.parent.glob("*_*/*.py") if path.name != "__init__.py")
 FIELDS = ("Upstream", "Pinned", "Reason", "Sent", "Remove when")
@@ -24,6 +25,7 @@ FIELDS = ("Upstream", "Pinned", "Reason", "Sent", "Remove when")
 def importing() -> Iterator[None]:
     """A test may change the machinery of imports, and what is imported."""
     finders, modules, path = list(sys.meta_path), dict(sys.modules), list(sys.path)
+    sys.meta_path[:] = [finder for finder in finders if not isinstance(finder, patches._Finder)]
     yield
     sys.meta_path[:], sys.path[:] = finders, path
     sys.modules.clear()
