@@ -41,8 +41,8 @@ LONGEST_NAME, MOST_HOTWORDS, LONGEST_HOTWORD = 256, 1000, 64
 LARGEST_CHUNK = (30, 60, 30)
 """Of the three numbers of `chunk_size`."""
 
-TOO_SLOW, ENGINE_FAILED, NOT_TEXT, NOT_JSON, DONE = 1013, 1011, 1003, 1007, 1000
-"""Codes that our engine closes with. 1013 means: try again later."""
+DONE, UNREADABLE, IDLE, ENGINE_FAILED, TOO_SLOW = 1000, 1007, 1008, 1011, 1013
+"""Codes that our engine closes with; 1013 means: try again later. An error is said before each but the first."""
 
 _WEIGHT = 20
 """What upstream's client sends for a word without one."""

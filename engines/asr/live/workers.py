@@ -1,0 +1,139 @@
+"""The models of live recognition in worker processes.
+
+A live worker is shared by many streams, so no job of it is ever taken back: a worker that does not stop at once would
+be killed, and everybody's stream with it. A stream that is left lets its last job end, and is then forgotten there.
+The same holds for the second pass, whose worker would have to load its model again.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, TypeVar
+
+import numpy as np
+
+from engines.asr.live.backend import Asked
+from engines.asr.live.events import Event, unpack
+from engines.asr.live.models import ModelFailed, Models, NoModel
+from engines.asr.live.tape import RATE, Samples
+from engines.workers.messages import Fields
+from engines.workers.pool import NotReady, Pool
+from engines.workers.process import JobFailed, Worker, WorkerGone
+from gateway.wire import wav
+from gateway.wire.funasr_2pass import Config, Mode
+
+T = TypeVar("T")
+
+
+class Workers:
+    def __init__(self, live: Pool, whole: Pool, scratch: Path) -> None:
+        """live: of engines.asr.live.worker. whole: of engines.asr.worker, for the second pass. scratch: where
+        utterances lie while it recognises them."""
+        self._live, self._whole, self._scratch = live, whole, scratch
+        self._numbers = itertools.count(1)
+        self._jobs: asyncio.TaskGroup | None = None
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Owns the jobs that outlive their streams."""
+        async with asyncio.TaskGroup() as self._jobs:
+            yield
+
+    def refusal(self) -> str:
+        for pool in (self._live, self._whole):
+            if pool.report.state != "ready":
+                return pool.report.reason or f"the {pool.name} model is being loaded"
+        return ""
+
+    @asynccontextmanager
+    async def stream(self, asked: Config) -> AsyncIterator["_Stream"]:
+        try:
+            with self._live.sticky() as worker:
+                stream = _Stream(self, worker, next(self._numbers))
+                try:
+                    await stream.open(asked)
+                    yield stream
+                finally:
+                    self._start(stream.close())
+        except NotReady as exc:
+            raise NoModel(str(exc)) from exc
+
+    async def recognise(self, samples: Samples, asked: Config) -> str:
+        pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+        return await self.finished(self._recognised(pcm, asked))
+
+    async def finished(self, job: Coroutine[Any, Any, T]) -> T:
+        """What a job comes to. Whoever leaves before it does, leaves it running. Raises ModelFailed."""
+        result, failure = await asyncio.shield(self._start(job))
+        if failure is not None:
+            raise failure
+        return result  # type: ignore[return-value]
+
+    # Private
+
+    def _start(self, job: Coroutine[Any, Any, T]) -> "asyncio.Task[tuple[T | None, ModelFailed | None]]":
+        assert self._jobs is not None, "at_work comes first"
+        return self._jobs.create_task(_settled(job))
+
+    async def _recognised(self, pcm: bytes, asked: Config) -> str:
+        with await asyncio.to_thread(_written, pcm, self._scratch) as file:
+            fields = {"path": file.name, "language": asked.language, "hotwords": asked.hotwords, "itn": asked.itn}
+            try:
+                return await self._text(fields)
+            except WorkerGone:  # another one, and only one: the utterance itself may be the reason
+                return await self._text(fields)
+
+    async def _text(self, fields: Fields) -> str:
+        async with self._whole.claim() as worker:
+            heard = await worker.ask("transcribe", fields)
+        return str(heard["text"])
+
+
+class _Stream:
+    def __init__(self, workers: Workers, worker: Worker, number: int) -> None:
+        self._workers, self._worker, self._number = workers, worker, number
+
+    async def open(self, asked: Config) -> None:
+        how = Asked(
+            deltas=asked.mode is not Mode.OFFLINE,
+            last_words=asked.mode is Mode.ONLINE,
+            chunk=asked.chunk,
+            encoder_look_back=asked.encoder_look_back,
+            decoder_look_back=asked.decoder_look_back,
+        )
+        await self._ask("open", asdict(how))
+
+    async def feed(self, samples: Samples, *, last: bool) -> Sequence[Event]:
+        found = await self._ask("feed", {"last": last}, samples.astype(np.float32).tobytes())
+        return unpack(found["events"])
+
+    async def close(self) -> None:
+        with suppress(WorkerGone, JobFailed):
+            await self._worker.ask("close", {"number": self._number})
+
+    async def _ask(self, task: str, fields: Fields, data: bytes = b"") -> Fields:
+        return await self._workers.finished(self._worker.ask(task, {"number": self._number, **fields}, data))
+
+
+async def _settled(job: Coroutine[Any, Any, T]) -> tuple[T | None, ModelFailed | None]:
+    """A task group takes the exceptions of its tasks for its own."""
+    try:
+        return await job, None
+    except WorkerGone:
+        return None, ModelFailed("a recognition worker died; begin again")
+    except (JobFailed, NotReady) as exc:
+        return None, ModelFailed(f"recognition failed: {exc}")
+
+
+def _written(pcm: bytes, scratch: Path) -> Any:
+    file = NamedTemporaryFile(dir=scratch, suffix=".wav")  # noqa: SIM115  (its user closes it)
+    file.write(wav.header(RATE, len(pcm) // 2) + pcm)
+    file.flush()
+    return file
+
+
+_: type[Models] = Workers
