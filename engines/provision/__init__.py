@@ -4,7 +4,8 @@ Safe to be killed at any point and to run in two containers on one volume; with 
 connection and starts no process. It changes nothing of the process that calls it and imports nothing of an engine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +27,11 @@ class Provided:
 def provide(role: Role, settings: Engines, tell: Callable[[Progress], None], *, with_packages: bool = True) -> Provided:
     """Blocks until everything is there; a call in a thread of its own may tell its progress to a server.
 
-    tell: called from the calling thread, some times a second. Raises ProvisionError, and nothing else for a volume,
-    a network or a hub that is not as it should be.
+    tell: called from the calling thread, some times a second; what it raises breaks provisioning off, and the next
+    call goes on from there. Raises ProvisionError, and nothing else for a volume, a network or a hub that is not as
+    it should be.
     """
-    try:
+    with _readable(settings):
         pinned = lock.read(settings.models_lock)
         wanted = _wanted(role, settings, pinned)
         path = list(packages.provide(role, settings, tell)) if with_packages else []
@@ -37,24 +39,33 @@ def provide(role: Role, settings: Engines, tell: Callable[[Progress], None], *, 
             path.append(source.provide(pinned.source, settings, tell))
         for want in wanted:
             models.provide(want, settings, tell)
-    except OSError as exc:
-        where = f" at {exc.filename}" if exc.filename else ""
-        raise ProvisionError(f"{settings.models_dir} cannot be used: {exc.strerror or exc}{where}") from exc
     return Provided(tuple(path))
 
 
 def faults(role: Role, settings: Engines, tell: Callable[[Progress], None], *, with_packages: bool = True) -> list[str]:
-    """Everything that is missing or damaged, every byte of the models read. Fetches nothing."""
-    pinned = lock.read(settings.models_lock)
-    found = packages.faults(role, settings) if with_packages else []
-    if role == "tts":
-        found += source.faults(pinned.source, settings)
-    for want in _wanted(role, settings, pinned):
-        found += models.faults(want, tell, thorough=True)
+    """Everything that is missing or damaged, every byte of the models read. Fetches nothing. Raises ProvisionError."""
+    with _readable(settings):
+        pinned = lock.read(settings.models_lock)
+        wanted = _wanted(role, settings, pinned)
+        found = packages.faults(role, settings) if with_packages else []
+        if role == "tts":
+            found += source.faults(pinned.source, settings)
+        for want in wanted:
+            found += models.faults(want, tell, thorough=True)
     return found
 
 
 # Private
+
+
+@contextmanager
+def _readable(settings: Engines) -> Iterator[None]:
+    """A volume that fails is a refusal like any other."""
+    try:
+        yield
+    except OSError as exc:
+        where = f" at {exc.filename}" if exc.filename else ""
+        raise ProvisionError(f"{settings.models_dir} cannot be used: {exc.strerror or exc}{where}") from exc
 
 
 def _wanted(role: Role, settings: Engines, pinned: lock.Lock) -> list[models.Wanted]:

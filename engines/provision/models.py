@@ -167,22 +167,18 @@ def _fetch(want: Wanted, settings: Engines, tell: Tell, why: str) -> None:
     except web.WebError as exc:
         raise _refusal(want, hub, f"{why}, and the list of its files cannot be had from {hub.host}", exc) from exc
     files = _chosen(want, hub, place, listed)
-    old = record.read(want.folder)
-    total = sum(pin.size or 0 for pin in files.values())
-    meter = Meter(tell, want.name, total)
-    had = {name: found for name, pin in files.items() if (found := _had(want.folder, name, pin, old))}
-    _require_space(want.folder, {name: pin for name, pin in files.items() if name not in had})
-    done = sum(pin.size or 0 for name, pin in files.items() if name in had)
-    kept = dict(had)
-    for name, pin in files.items():
-        if name in had:
-            continue
+    meter = Meter(tell, want.name, sum(pin.size or 0 for pin in files.values()))
+    kept = _kept(want.folder, files, meter)
+    done = sum(found.size for found in kept.values())
+    due = {name: pin for name, pin in files.items() if name not in kept}
+    _require_space(want.folder, due)
+    for name, pin in due.items():
         try:
             came = download(hub.file(place, name), want.folder / name, pin, meter.after(done))
         except web.WebError as exc:
             raise _refusal(want, hub, f"{name} cannot be had from {hub.host}", exc) from exc
         kept[name] = record.remember(want.folder / name, came.sha256)
-        done += came.size or 0
+        done += kept[name].size
         meter.at(done)
     _discard_parts(want.folder)
     record.write(want.folder, Record(place.hub, place.id, place.revision, kept))
@@ -207,16 +203,22 @@ def _chosen(want: Wanted, hub: Hub, place: Place, listed: dict[str, Pin]) -> dic
     return dict(sorted(pinned.items(), key=lambda item: (item[1].size or 0, item[0])))
 
 
-def _had(folder: Path, name: str, promised: Pin, old: Record | None) -> Kept | None:
-    """A file that is there already: as recorded, or as the hub says that it should be."""
-    path = folder / name
-    if not path.is_file() or path.stat().st_size != promised.size or not (promised.sha256 or promised.git):
-        return None
-    before = old.files.get(name) if old else None
-    if before and before.sha256 == promised.sha256 and before.mtime_ns == path.stat().st_mtime_ns:
-        return before
-    found = digest_of(path, promised)
-    return record.remember(path, found.sha256) if promised.agrees(found) else None
+def _kept(folder: Path, files: dict[str, Pin], meter: Meter) -> dict[str, Kept]:
+    """The files that are there already: as recorded, or as the hub says that they should be."""
+    old = record.read(folder)
+    kept: dict[str, Kept] = {}
+    done = 0
+    for name, promised in files.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != promised.size or not (promised.sha256 or promised.git):
+            continue
+        before = old.files.get(name) if old else None
+        if before and before.sha256 == promised.sha256 and before.mtime_ns == path.stat().st_mtime_ns:
+            kept[name] = before
+        elif promised.agrees(found := digest_of(path, promised, meter.after(done))):
+            kept[name] = record.remember(path, found.sha256)
+        done += promised.size if name in kept else 0
+    return kept
 
 
 def _require_space(folder: Path, files: dict[str, Pin]) -> None:

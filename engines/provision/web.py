@@ -9,7 +9,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from typing import IO
@@ -83,25 +82,24 @@ def _opener() -> urllib.request.OpenerDirector:
     return made
 
 
-@contextmanager
-def opened(url: Url, headers: Mapping[str, str] | None = None) -> Iterator[http.client.HTTPResponse]:
-    """The answer, once it is 2xx, with its body unread. Raises WebError, also for what breaks while it is read."""
-    request = urllib.request.Request(
-        url.address, headers={"User-Agent": _AGENT, "Accept-Encoding": "identity", **(headers or {})}
-    )
-    for name, value in url.private.items():
-        request.add_unredirected_header(name, value)
+def opened(url: Url, headers: Mapping[str, str] | None = None) -> http.client.HTTPResponse:
+    """The answer, once it is 2xx, with its body unread; to be closed. Raises WebError."""
     try:
-        with _opener().open(request, timeout=TIMEOUT) as answer:
-            yield answer
+        request = urllib.request.Request(
+            url.address, headers={"User-Agent": _AGENT, "Accept-Encoding": "identity", **(headers or {})}
+        )
+        for name, value in url.private.items():
+            request.add_unredirected_header(name, value)
+        answer: http.client.HTTPResponse = _opener().open(request, timeout=TIMEOUT)
+        return answer
     except urllib.error.HTTPError as exc:
-        with exc:  # it is an answer too, and holds a connection
-            if exc.code >= 500 or exc.code in (408, 425, 429):
-                raise Unavailable(f"it answers {exc.code}") from None
-            raise Denied(exc.code) from None
+        exc.close()  # it is an answer too, and holds a connection
+        if exc.code >= 500 or exc.code in (408, 425, 429):
+            raise Unavailable(f"it answers {exc.code}") from None
+        raise Denied(exc.code) from None
     except urllib.error.URLError as exc:
         raise Unavailable(_words(exc.reason)) from exc
-    except (http.client.HTTPException, TimeoutError, ConnectionError) as exc:
+    except (OSError, http.client.HTTPException) as exc:
         raise Unavailable(_words(exc)) from exc
     except ValueError as exc:  # an address that is none
         raise WebError(str(exc)) from exc
@@ -112,11 +110,11 @@ def document(url: Url, limit: int) -> tuple[bytes, Message]:
     for pause in (*PAUSES, None):
         try:
             with opened(url) as answer:
-                body = answer.read(limit + 1)
-                if answer.length:
-                    raise Unavailable("its answer broke off")
-                if len(body) > limit:
-                    raise WebError(f"its answer is larger than {limit} bytes")
+                body = b""
+                for chunk in chunks(answer):
+                    body += chunk
+                    if len(body) > limit:
+                        raise WebError(f"its answer is larger than {limit} bytes")
                 return body, answer.headers
         except Unavailable:
             if pause is None:

@@ -12,6 +12,7 @@ import pytest
 
 from engines.provision import ProvisionError, faults, models, provide, record, web
 from engines.settings import Engines
+from gateway.wire.engine_health import Progress
 from tests.engines.provision.conftest import MODEL, Told, content
 from tests.engines.provision.hub import FakeHub, serving
 
@@ -437,6 +438,23 @@ def test_the_parts_of_no_use_are_removed(settings: Make, volume: Path, hub: Fake
     folder.mkdir(parents=True)
     for name in ("gone.pt.part", "gone.pt.part.etag", ".voxgate.json.12.part"):
         (folder / name).write_bytes(b"left")
+    provide("asr", settings(), told)
+    assert whole(volume, hub)
+
+
+def test_what_listens_to_the_progress_can_break_it_off(settings: Make, volume: Path, hub: FakeHub, told: Told) -> None:
+    class Stopped(Exception): ...
+
+    def stop(progress: Progress) -> None:
+        if progress.bytes > 50_000:
+            raise Stopped
+
+    monkeypatch.setattr("engines.provision.progress._INTERVAL", 0.0)
+    hub.bad["model.pt"] = [("hold", 100_000)]
+    with pytest.raises(Stopped):
+        provide("asr", settings(), stop)
+    assert (volume / MODEL / "model.pt.part").exists()
+    hub.released.set()
     provide("asr", settings(), told)
     assert whole(volume, hub)
 
