@@ -442,7 +442,9 @@ def test_the_parts_of_no_use_are_removed(settings: Make, volume: Path, hub: Fake
     assert whole(volume, hub)
 
 
-def test_what_listens_to_the_progress_can_break_it_off(settings: Make, volume: Path, hub: FakeHub, told: Told) -> None:
+def test_what_listens_to_the_progress_can_break_it_off(
+    settings: Make, volume: Path, hub: FakeHub, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Stopped(Exception): ...
 
     def stop(progress: Progress) -> None:
