@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import sys
 import types
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
@@ -55,7 +56,8 @@ _lock = Lock()
 
 def auto_model(classes: Iterable[str]) -> Any:
     """The class AutoModel, able to build models of the named classes. Raises ImportError."""
-    with _lock:
+    with _lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of versions of things, which nobody here can heed
         _mute()
         wanted = set(classes)
         if not wanted <= _PARTS.keys():
