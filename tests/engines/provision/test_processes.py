@@ -114,7 +114,7 @@ def _await_one_that_waits(*processes: "subprocess.Popen[str]") -> None:
     raise AssertionError("neither waits")
 
 
-@pytest.mark.parametrize("after", [0, 1000, 599_999])
+@pytest.mark.parametrize("after", [0, 599_999])
 def test_killed_while_a_model_comes_the_next_start_goes_on(
     after: int, start: Start, hub: FakeHub, volume: Path
 ) -> None:
