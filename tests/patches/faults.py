@@ -312,7 +312,7 @@ def _changed(owner: Any, name: str, change: Callable[[Any], Any]) -> Iterator[No
 
 def _slowly(step: Callable[..., Any]) -> Callable[..., Any]:
     def slow(*args: Any, **kwargs: Any) -> Any:
-        time.sleep(0.02)
+        time.sleep(0.04)
         return step(*args, **kwargs)
 
     return slow

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.engine
 PCM = speech(3.0)[44:]
 VOICE = Reference(pcm=PCM, sample_rate=16_000, digest="ann", text="")
 VOICE_WITH_WORDS = Reference(pcm=PCM, sample_rate=16_000, digest="ann", text="Her own words.")
-LONG = "This sentence goes on until it is long enough to stand for itself, as a sentence of a book would. " * 4
+LONG = "This sentence goes on until it is long enough to stand for itself, as a sentence of a book would. " * 2
 SECRET = "Pineapple"
 
 
