@@ -5,12 +5,11 @@ Audio outside utterances is never given to Paraformer: it would cost as much as 
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engines.asr.backends.funasr_import import auto_model
+from engines.asr.backends.funasr_models import Missing, Network, family_of, folder_of
 from engines.asr.live.backend import Asked, LiveBackend
 from engines.asr.live.events import Began, Delta, Ended, Event
 from engines.asr.live.tape import Samples, Tape, at, milliseconds
@@ -28,7 +27,7 @@ _REACH = at(2000)
 _FRESH, _REPLAY = at(20_000), at(1000)
 """In silence the VAD keeps all audio since the last utterance, and copies it with each call. So after this long it
 starts afresh, a little earlier than now, so that a word that just begins is not lost."""
-_REALTIME = "CTTransformerStreaming"
+_STREAMING, _PUNCTUATION = "ParaformerStreaming", "CTTransformerStreaming"
 
 
 class FunAsrLive:
@@ -39,17 +38,14 @@ class FunAsrLive:
 
     def load(self) -> None:
         settings = self._settings
-        self._vad = _loaded(_folder(settings, settings.vad_model_id), "cpu")
-        self._paraformer = _loaded(_folder(settings, settings.asr_realtime_model_id), self.device)
-        self._punctuation = None
-        if settings.asr_enable_realtime_punc:
-            folder = _folder(settings, settings.punc_model_id)
-            if _class(folder) != _REALTIME:
-                raise ValueError(
-                    f"PUNC_MODEL_ID: {settings.punc_model_id} cannot punctuate partial results; take a model of the "
-                    f"class {_REALTIME}, or set ASR_ENABLE_REALTIME_PUNC=false"
-                )
-            self._punctuation = _loaded(folder, "cpu")
+        self._vad = Network(folder_of(settings.models_dir, settings.vad_model_id), "cpu")
+        self._paraformer = Network(folder_of(settings.models_dir, settings.asr_realtime_model_id), self.device)
+        if self._paraformer.family != _STREAMING:
+            raise Missing(
+                f"ASR_REALTIME_MODEL_ID: {settings.asr_realtime_model_id} is a {self._paraformer.family}, which "
+                f"recognises no live audio; take a {_STREAMING}"
+            )
+        self._punctuation = self._realtime_punctuation() if settings.asr_enable_realtime_punc else None
 
     def open(self, number: int, asked: Asked) -> None:
         self._streams[number] = _Stream(self, asked)
@@ -65,34 +61,39 @@ class FunAsrLive:
     def voices(self, cache: dict[str, Any], samples: Samples, last: bool) -> list[list[int]]:
         """The VAD's value for the next samples."""
         # With one millisecond more than there is, the last block is one block, and not a whole and an empty one.
-        found = self._vad.generate(
-            input=samples,
-            cache=cache,
-            is_final=last,
-            chunk_size=milliseconds(len(samples)) + last,
-            max_end_silence_time=END_SILENCE,
-        )
+        options = {"chunk_size": milliseconds(len(samples)) + last, "max_end_silence_time": END_SILENCE}
+        found = self._vad.generate(samples, {"cache": cache, "is_final": last, **options})
         value: list[list[int]] = found[0]["value"] if found else []
         return value
 
     def words(self, cache: dict[str, Any], samples: Samples, last: bool, asked: Asked) -> str:
         """What the streaming recogniser adds."""
-        found = self._paraformer.generate(
-            input=samples,
-            cache=cache,
-            is_final=last,
-            chunk_size=list(asked.chunk),
-            encoder_chunk_look_back=asked.encoder_look_back,
-            decoder_chunk_look_back=asked.decoder_look_back,
-        )
+        options = {
+            "chunk_size": list(asked.chunk),
+            "encoder_chunk_look_back": asked.encoder_look_back,
+            "decoder_chunk_look_back": asked.decoder_look_back,
+        }
+        found = self._paraformer.generate(samples, {"cache": cache, "is_final": last, **options})
         return str(found[0]["text"]) if found else ""
 
     def marks(self, cache: dict[str, Any], text: str) -> str:
         """The same words, and the marks before them that they make certain."""
         if self._punctuation is None or not text.strip():
             return text
-        found = self._punctuation.generate(input=text, cache=cache)
+        # a blank in front, so that it is never taken for the name of a file or an address
+        found = self._punctuation.generate(f" {text}", {"cache": cache})
         return str(found[0]["text"]) if found else text
+
+    # Private
+
+    def _realtime_punctuation(self) -> Network:
+        folder = folder_of(self._settings.models_dir, self._settings.punc_model_id)
+        if (family := family_of(folder)) != _PUNCTUATION:
+            raise Missing(
+                f"PUNC_MODEL_ID: {self._settings.punc_model_id} is a {family}, which cannot punctuate partial results; "
+                f"take a {_PUNCTUATION}, or set ASR_ENABLE_REALTIME_PUNC=false"
+            )
+        return Network(folder, "cpu")
 
 
 class _Stream:
@@ -158,12 +159,11 @@ class _Stream:
 
     def _delta(self, samples: Samples, last: bool) -> Iterator[Delta]:
         text = self._models.words(self._recogniser, samples, last, self._asked)
-        if not text:
-            return
-        if _needs_blank(self._before, text):
-            text = " " + text
-        self._before = text
-        yield Delta(self._models.marks(self._marker, text))
+        if text:
+            text = self._models.marks(self._marker, text)
+            blank = " " if _needs_blank(self._before, text) else ""
+            self._before = text
+            yield Delta(blank + text)
 
     def _rest(self) -> None:
         """Nobody speaks."""
@@ -176,34 +176,7 @@ class _Stream:
 def _needs_blank(before: str, text: str) -> bool:
     """Whether two deltas would run two words together: scripts with blanks write them between tokens, and the
     recogniser knows nothing of the tokens before."""
-    return bool(before) and before[-1].isascii() and before[-1].isalnum() and text[0].isascii() and text[0].isalnum()
-
-
-def _folder(settings: Engines, name: str) -> Path:
-    """Raises FileNotFoundError: FunASR itself would ask a hub, again and again."""
-    for folder in (Path(name), settings.models_dir / name):
-        if (folder / "config.yaml").is_file():
-            return folder
-    raise FileNotFoundError(f"no model in {settings.models_dir / name}")
-
-
-def _class(folder: Path) -> str:
-    import yaml
-
-    found = yaml.safe_load((folder / "config.yaml").read_text())
-    return str(found["model"])
-
-
-def _loaded(folder: Path, device: str) -> Any:
-    return auto_model([_class(folder)])(
-        model=str(folder),
-        device=device,
-        disable_update=True,
-        disable_pbar=True,
-        disable_log=True,
-        log_level="ERROR",
-        ncpu=1,
-    )
+    return all(part.isascii() and part.isalnum() for part in (before[-1:], text[:1]))
 
 
 _: type[LiveBackend] = FunAsrLive

@@ -22,7 +22,7 @@ import numpy as np
 
 from engines.asr.live.events import Began, Delta, Ended, Event
 from engines.asr.live.intake import Intake, TooSlow
-from engines.asr.live.models import ModelFailed, Models, NoModel, Stream
+from engines.asr.live.models import ModelFailed, Models, NoModel, NotKnown, Stream
 from engines.asr.live.resampler import Resampler
 from engines.asr.live.tape import Samples, Tape, at
 from gateway.wire import funasr_2pass as wire
@@ -150,7 +150,7 @@ class Conversation:
             await self._say(Farewell(wire.TOO_SLOW, f"{exc}; try again later"))
         except ModelFailed as exc:
             await self._say(Farewell(wire.ENGINE_FAILED, str(exc)))
-        except Unreadable as exc:
+        except (Unreadable, NotKnown) as exc:
             await self._say(Farewell(wire.UNREADABLE, str(exc)))
         except Exception as exc:
             log.exception("a stream failed")
@@ -217,8 +217,8 @@ class Hearing:
         self._passes = asyncio.Semaphore(MOST_SECOND_PASSES)
         self._start: int | None = None
         """Of the running utterance, in milliseconds."""
-        self._words = ""
-        """The last ones of an utterance, until it is known to end."""
+        self._so_far = ""
+        """The words of the running utterance, by its deltas."""
         self._final = False
         """Whether the last answer was said to be final."""
 
@@ -248,36 +248,44 @@ class Hearing:
         """following: the next event that is known already."""
         match event:
             case Began(start):
-                self._start = start
-            case Delta(text) if self.asked.mode is Mode.ONLINE and isinstance(following, Ended):
-                self._words = text
+                self._start, self._so_far = start, ""
             case Delta(text):
-                kind = Kind.ONLINE if self.asked.mode is Mode.ONLINE else Kind.FIRST_PASS
-                await self._answer(kind, text, final=False)
-            case Ended() if self.asked.mode is Mode.ONLINE:
-                words, self._words, self._start = self._words, "", None
-                await self._answer(Kind.ONLINE, words, final=True, span=event)
+                self._so_far += text
+                if self.asked.mode is Mode.TWO_PASS:
+                    await self._answer(Kind.FIRST_PASS, text, final=False)
+                elif self.asked.mode is Mode.ONLINE:
+                    ends = following if isinstance(following, Ended) else None
+                    await self._answer(Kind.ONLINE, text, final=ends is not None, span=ends)
             case Ended():
                 self._start = None
-                await self._second_pass(event, final=last and following is None)
+                if self.asked.mode is not Mode.ONLINE:
+                    await self._utterance(event, final=last and following is None)
+                elif not self._final:
+                    await self._answer(Kind.ONLINE, "", final=True, span=event)
 
     async def _answer(self, kind: Kind, text: str, *, final: bool, span: Ended | None = None) -> None:
         self._final = final
         await self._say(self._result(kind, text, final, span))
 
-    async def _second_pass(self, span: Ended, *, final: bool) -> None:
+    async def _utterance(self, span: Ended, *, final: bool) -> None:
         self._final = final
+        if not self._models.second_pass:
+            await self._say(self._whole(self._so_far, span, self.asked, final))
+            return
         samples = self._tape.cut(at(span.start), at(span.end)).copy()
         await self._passes.acquire()
-        await self._say(self._tasks.create_task(self._whole(samples, span, self.asked, final)))
+        await self._say(self._tasks.create_task(self._second_pass(samples, span, self.asked, final)))
 
-    async def _whole(self, samples: Samples, span: Ended, asked: Config, final: bool) -> Answer:
+    async def _second_pass(self, samples: Samples, span: Ended, asked: Config, final: bool) -> Answer:
         try:
             text = await self._models.recognise(samples, asked) if len(samples) >= _LEAST else ""
         except ModelFailed as exc:
             return Farewell(wire.ENGINE_FAILED, str(exc))
         finally:
             self._passes.release()
+        return self._whole(text, span, asked, final)
+
+    def _whole(self, text: str, span: Ended, asked: Config, final: bool) -> str:
         if asked.mode is Mode.OFFLINE:
             return self._result(Kind.OFFLINE, text, final, span) if text or final else ""
         return self._result(Kind.SECOND_PASS, text, final, span)  # without text it takes the deltas back

@@ -17,6 +17,10 @@ class NoModel(Exception):
     """There is none now that could take a stream; the text is for the client."""
 
 
+class NotKnown(Exception):
+    """The models cannot do what a stream asks for; the text is for the client."""
+
+
 class Stream(Protocol):
     async def feed(self, samples: Samples, *, last: bool) -> Sequence[Event]:
         """What the next samples, at 16 kHz, brought about. Raises ModelFailed."""
@@ -25,7 +29,12 @@ class Stream(Protocol):
 
 class Models(Protocol):
     def stream(self, asked: Config) -> AbstractAsyncContextManager[Stream]:
-        """The scope of one stream of audio. Raises NoModel and ModelFailed."""
+        """The scope of one stream of audio. Raises NoModel, NotKnown and ModelFailed."""
+        ...
+
+    @property
+    def second_pass(self) -> bool:
+        """Whether they can `recognise`; where they cannot, an utterance is what the deltas made of it."""
         ...
 
     async def recognise(self, samples: Samples, asked: Config) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from engines.asr.live.backend import Asked
 from engines.asr.live.events import Event, unpack
-from engines.asr.live.models import ModelFailed, Models, NoModel
+from engines.asr.live.models import ModelFailed, Models, NoModel, NotKnown
 from engines.asr.live.tape import RATE, Samples
 from engines.workers.messages import Fields
 from engines.workers.pool import NotReady, Pool
@@ -30,28 +30,34 @@ T = TypeVar("T")
 
 
 class Workers:
-    def __init__(self, live: Pool, whole: Pool, scratch: Path) -> None:
-        """live: of engines.asr.live.worker. whole: of engines.asr.worker, for the second pass. scratch: where
-        utterances lie while it recognises them."""
+    def __init__(self, live: Pool, whole: Pool | None, scratch: Path) -> None:
+        """live: of engines.asr.live.worker. whole: of engines.asr.worker, for the second pass, where there is one.
+        scratch: where utterances lie while it recognises them."""
         self._live, self._whole, self._scratch = live, whole, scratch
         self._numbers = itertools.count(1)
-        self._jobs: asyncio.TaskGroup | None = None
+        self._owner: asyncio.TaskGroup | None = None
+        self._jobs: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """Owns the jobs that outlive their streams."""
-        async with asyncio.TaskGroup() as self._jobs:
-            yield
+        async with asyncio.TaskGroup() as self._owner:
+            try:
+                yield
+            finally:
+                for job in self._jobs:
+                    job.cancel()
 
     def refusal(self) -> str:
         for pool in (self._live, self._whole):
-            if pool.report.state != "ready":
+            if pool is not None and pool.report.state != "ready":
                 return pool.report.reason or f"the {pool.name} model is being loaded"
         return ""
 
     @asynccontextmanager
     async def stream(self, asked: Config) -> AsyncIterator["_Stream"]:
         try:
+            self._check(asked.language)
             with self._live.sticky() as worker:
                 stream = _Stream(self, worker, next(self._numbers))
                 try:
@@ -61,6 +67,10 @@ class Workers:
                     self._start(stream.close())
         except NotReady as exc:
             raise NoModel(str(exc)) from exc
+
+    @property
+    def second_pass(self) -> bool:
+        return self._whole is not None
 
     async def recognise(self, samples: Samples, asked: Config) -> str:
         pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
@@ -75,9 +85,17 @@ class Workers:
 
     # Private
 
+    def _check(self, language: str) -> None:
+        known = self._whole.facts["languages"] if self._whole is not None else ()
+        if self._whole is not None and language and language not in known:
+            raise NotKnown(f"this engine cannot recognise {language}; svs_lang takes auto, {', '.join(known)}")
+
     def _start(self, job: Coroutine[Any, Any, T]) -> "asyncio.Task[tuple[T | None, ModelFailed | None]]":
-        assert self._jobs is not None, "at_work comes first"
-        return self._jobs.create_task(_settled(job))
+        assert self._owner is not None, "at_work comes first"
+        task = self._owner.create_task(_settled(job))
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        return task
 
     async def _recognised(self, pcm: bytes, asked: Config) -> str:
         with await asyncio.to_thread(_written, pcm, self._scratch) as file:
@@ -88,6 +106,7 @@ class Workers:
                 return await self._text(fields)
 
     async def _text(self, fields: Fields) -> str:
+        assert self._whole is not None, "second_pass said so"
         async with self._whole.claim() as worker:
             heard = await worker.ask("transcribe", fields)
         return str(heard["text"])
@@ -99,8 +118,8 @@ class _Stream:
 
     async def open(self, asked: Config) -> None:
         how = Asked(
-            deltas=asked.mode is not Mode.OFFLINE,
-            last_words=asked.mode is Mode.ONLINE,
+            deltas=asked.mode is not Mode.OFFLINE or not self._workers.second_pass,
+            last_words=asked.mode is Mode.ONLINE or not self._workers.second_pass,
             chunk=asked.chunk,
             encoder_look_back=asked.encoder_look_back,
             decoder_look_back=asked.decoder_look_back,

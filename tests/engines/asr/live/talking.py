@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from engines.asr.live.endpoint import Limits, Live
 from engines.asr.live.events import Began, Delta, Ended, Event
-from engines.asr.live.models import ModelFailed, Models, NoModel, Stream
+from engines.asr.live.models import ModelFailed, Models, NoModel, NotKnown, Stream
 from engines.asr.live.tape import Samples
 from gateway.wire import funasr_2pass as wire
 from gateway.wire.funasr_2pass import Config
@@ -42,10 +42,11 @@ class Scripted:
     """Models that read letters: an utterance is what stands between blanks; the second pass reads it in capitals."""
 
     why_not: str = ""
+    second_pass: bool = True
     fails_at: str = ""
     """A letter that breaks the stream, or a capital that breaks the second pass."""
-    second_pass: asyncio.Event | None = None
-    """When it may answer."""
+    answering: asyncio.Event | None = None
+    """When the second pass may answer."""
     hearing: asyncio.Event | None = None
     """When streams may be heard."""
     streams: list[Config] = field(default_factory=list)
@@ -59,6 +60,8 @@ class Scripted:
     async def stream(self, asked: Config) -> AsyncIterator[Stream]:
         if self.why_not:
             raise NoModel(self.why_not)
+        if asked.language == "xx":
+            raise NotKnown("this engine cannot recognise xx")
         self.streams.append(asked)
         self.open += 1
         try:
@@ -70,8 +73,8 @@ class Scripted:
         self.asked.append(asked)
         self.working += 1
         try:
-            if self.second_pass is not None:
-                await self.second_pass.wait()
+            if self.answering is not None:
+                await self.answering.wait()
             text = read(samples).strip().upper()
             if self.fails_at and self.fails_at in text:
                 raise ModelFailed("a recognition worker died; begin again")
@@ -115,7 +118,7 @@ class _Stream:
         if self._start is None:
             self._start = self._place
             began = [Began(self._place)]
-        return [*began, Delta(letter)] if self._asked.mode != "offline" else began
+        return [*began, Delta(letter)] if self._asked.mode != "offline" or not self._models.second_pass else began
 
 
 @dataclass(slots=True)

@@ -79,6 +79,26 @@ class TestModes:
             assert shown([await talk.hear()]) == [("online", "", True)]
 
 
+class TestWithoutASecondPass:
+    """An engine with the streaming recogniser alone: what it wrote is what there is."""
+
+    async def test_two_passes(self) -> None:
+        models = Scripted(second_pass=False)
+        assert shown(await told(letters("ab cd"), models=models)) == [
+            ("2pass-online", "a", False),
+            ("2pass-online", "b", False),
+            ("2pass-offline", "ab", False),
+            ("2pass-online", "c", False),
+            ("2pass-online", "d", False),
+            ("2pass-offline", "cd", True),
+        ]
+
+    async def test_utterances_only(self) -> None:
+        models = Scripted(second_pass=False)
+        answers = await told(letters("ab cd"), models=models, mode="offline")
+        assert shown(answers) == [("offline", "ab", False), ("offline", "cd", True)]
+
+
 class TestEnds:
     async def test_silence_has_an_ack_and_nothing_else(self) -> None:
         assert await told(letters("    ")) == []
@@ -133,14 +153,14 @@ class TestEnds:
         assert len(models.streams) == 2
 
     async def test_a_client_that_does_not_wait_for_the_first_one_loses_nothing(self) -> None:
-        models = Scripted(second_pass=asyncio.Event())
+        models = Scripted(answering=asyncio.Event())
         async with serving(models) as server, server.talking() as talk:
             for said in ("ab", "cd"):
                 await talk.begin()
                 await talk.say(letters(said))
                 await talk.end()
-            assert models.second_pass is not None
-            models.second_pass.set()
+            assert models.answering is not None
+            models.answering.set()
             assert [answer["text"] for answer in await talk.rest()] == ["a", "b", "AB"]
             assert [answer["text"] for answer in await talk.rest()] == ["c", "d", "CD"]
 
@@ -189,6 +209,7 @@ class TestFrames:
             ('{"mode": "3pass"}', "mode must be"),
             ('{"wav_format": "mp3"}', "wav_format must be pcm"),
             ('{"audio_fs": 4000}', "audio_fs must be"),
+            ('{"svs_lang": "xx"}', "cannot recognise xx"),
             ("x" * 600_000, "at most"),
         ],
     )
@@ -219,7 +240,7 @@ class TestFrames:
 
 class TestOrder:
     async def test_deltas_wait_for_the_second_pass_before_them_and_hearing_does_not(self) -> None:
-        models = Scripted(second_pass=asyncio.Event())
+        models = Scripted(answering=asyncio.Event())
         async with serving(models) as server, server.talking() as talk:
             await talk.begin()
             await talk.say(letters("a b c "))
@@ -227,8 +248,8 @@ class TestOrder:
                 while models.working < 3:
                     await asyncio.sleep(0.005)
             assert (await talk.hear())["text"] == "a"
-            assert models.second_pass is not None
-            models.second_pass.set()
+            assert models.answering is not None
+            models.answering.set()
             await talk.end()
             assert [answer["text"] for answer in await talk.rest()] == ["A", "b", "B", "c", "C"]
 
@@ -365,7 +386,7 @@ class TestBounds:
 
     @pytest.mark.parametrize("when", ["before", "in the middle", "second pass"])
     async def test_a_hang_up_frees_everything_at_once(self, when: str) -> None:
-        models = Scripted(second_pass=asyncio.Event())
+        models = Scripted(answering=asyncio.Event())
         async with serving(models) as server:
             async with server.talking() as talk:
                 if when != "before":
