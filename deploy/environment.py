@@ -27,6 +27,11 @@ def main(stamp: str, lock: str) -> int:
     print(f"installing {lock} …", flush=True)
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
     done = subprocess.run([*pip, "install", "--require-hashes", "--no-deps", "--requirement", lock], check=False)
+    if done.returncode == 0 and "engines" in lock:
+        foreign = ["--python-version", "310", "--platform", "manylinux1_x86_64", "--only-binary", ":all:", "--upgrade"]
+        modules = next(folder.glob("lib/python*/site-packages"))
+        matcha = ["--require-hashes", "--no-deps", "--requirement", str(Path(lock).with_name("matcha.lock"))]
+        done = subprocess.run([*pip, "install", *foreign, "--target", modules, *matcha], check=False)
     if done.returncode == 0:
         Path(stamp).touch()
     return done.returncode
