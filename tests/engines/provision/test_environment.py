@@ -2,7 +2,7 @@
 
 import pytest
 
-from engines.provision import packages
+from engines.provision import requirements
 from engines.provision.needs import Role
 from engines.settings import Engines
 
@@ -12,4 +12,4 @@ pytestmark = pytest.mark.engine
 @pytest.mark.parametrize("role", ["tts", "asr"])
 def test_the_whole_lock_can_be_imported_where_it_is_installed(role: Role) -> None:
     pytest.importorskip("torch")
-    assert packages._missing(role, Engines().packages_lock) == set()
+    assert requirements.batches(role, Engines()) == []

@@ -352,7 +352,7 @@ def test_what_only_a_switch_needs_is_fetched_when_it_is_on(
     settings: Make, volume: Path, hub: FakeHub, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engines.provision.source.provide", lambda *_: volume / "source")
-    monkeypatch.setattr("engines.provision.packages.importable", lambda *_: True)
+    monkeypatch.setattr("engines.provision.requirements.importable", lambda *_: True)
     name = "FunAudioLLM/Fun-CosyVoice3-0.5B-2512"
     hub.models[name] = VOICE
     off = settings(tts_model_mode="clone")
@@ -373,7 +373,7 @@ def test_a_switch_that_a_hub_has_no_file_for(
     settings: Make, hub: FakeHub, told: Told, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engines.provision.source.provide", lambda *_: volume / "source")
-    monkeypatch.setattr("engines.provision.packages.importable", lambda *_: True)
+    monkeypatch.setattr("engines.provision.requirements.importable", lambda *_: True)
     name = "FunAudioLLM/Fun-CosyVoice3-0.5B-2512"
     hub.models[name] = {path: body for path, body in VOICE.items() if not path.endswith("fp32.onnx")}
     asked = settings(tts_model_mode="clone", tts_load_trt=True, model_hub="huggingface")

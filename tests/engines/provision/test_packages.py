@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.provision import ProvisionError, packages, provide
+from engines.provision import ProvisionError, packages, provide, requirements
 from engines.settings import Engines
 from tests.engines.provision.conftest import Told
 from tests.engines.provision.wheels import wheel
@@ -84,34 +84,62 @@ def test_a_wheel_that_is_not_there_is_named(asked: Asked, wheels: Path, told: To
 def test_a_package_that_pip_installs_under_another_name_is_refused(
     asked: Asked, wheels: Path, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(packages._IMPORTED_AS, "voxgate-test-one", "voxgate_test_other")
+    monkeypatch.setitem(requirements._IMPORTED_AS, "voxgate-test-one", "voxgate_test_other")
     with pytest.raises(ProvisionError, match="pip has installed voxgate-test-one, but nothing can import it"):
         provide("asr", asked(wheel(wheels, "voxgate-test-one")), told)
+
+
+def test_a_lock_that_is_not_there_is_refused(settings: Make, vad: Path, told: Told, tmp_path: Path) -> None:
+    with pytest.raises(ProvisionError, match="none cannot be read: No such file"):
+        provide("asr", settings(asr_model_id=str(vad), packages_lock=tmp_path / "none"), told)
 
 
 def test_what_rides_comes_with_what_asks_for_it(asked: Asked) -> None:
     lines = "torch==2 \\\n    --hash=a\ntriton==3 ; x\nnvidia-cublas-cu12==1\nwetext==1\n"
     lock = asked(lines).packages_lock
-    assert packages._lines(lock, {"wetext"}) == ["wetext==1"]
-    assert packages._lines(lock, {"torch"}) == lines.splitlines()[:4]
+    assert requirements.lines(lock, {"wetext"}) == ["wetext==1"]
+    assert requirements.lines(lock, {"torch"}) == lines.splitlines()[:4]
 
 
 def test_the_roles_ask_for_what_the_shipped_lock_pins() -> None:
-    pinned = set(packages._blocks(Engines().packages_lock))
-    mentioned = {*packages._ONLY["tts"], *packages._ONLY["asr"], *packages._UNUSED, *packages._IMPORTED_AS}
+    lock = Engines().packages_lock
+    pinned = {*requirements._blocks(lock), *requirements._blocks(lock.with_name("matcha.lock"))}
+    mentioned = {
+        *requirements._ONLY["tts"],
+        *requirements._ONLY["asr"],
+        *requirements._UNUSED,
+        *requirements._IMPORTED_AS,
+    }
     assert mentioned <= pinned
-    assert not packages._ONLY["tts"] & packages._ONLY["asr"]
+    assert not requirements._ONLY["tts"] & requirements._ONLY["asr"]
     assert {"funasr", "conformer", "torch", "wetext", "matcha-tts", "jieba"} <= pinned
 
 
+def test_what_has_no_wheel_for_this_python_is_taken_from_one_for_another(
+    asked: Asked, wheels: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(requirements._IMPORTED_AS, "matcha-tts", "voxgate_test_matcha")
+    settings = asked("")
+    (settings.packages_lock.with_name("matcha.lock")).write_text(wheel(wheels, "matcha-tts"))
+    (batch,) = requirements.batches("tts", settings)
+    assert batch.names == ("matcha-tts",)
+    assert batch.options[-4:] == ("--python-version", "310", "--platform", "manylinux1_x86_64")
+    monkeypatch.setitem(requirements._IMPORTED_AS, "matcha-tts", "matcha_tts")
+    (folder,) = packages.provide("tts", settings, told)
+    assert (folder / "matcha_tts" / "__init__.py").exists()
+    assert requirements.batches("asr", settings) == []
+
+
 def test_a_role_does_not_ask_for_what_only_the_other_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "importable", lambda *_: False)
+    monkeypatch.setattr(requirements, "importable", lambda *_: False)
     lock = Engines().packages_lock
-    tts, asr = packages._missing("tts", lock), packages._missing("asr", lock)
+    tts, asr = requirements.missing("tts", lock), requirements.missing("asr", lock)
     assert "funasr" in asr - tts
-    assert {"conformer", "matcha-tts", "wetext"} <= tts - asr
+    assert {"conformer", "wetext"} <= tts - asr
+    matcha = lock.with_name("matcha.lock")
+    assert (requirements.missing("tts", matcha), requirements.missing("asr", matcha)) == ({"matcha-tts"}, set())
     assert "torch" in tts & asr
-    assert not {"lightning-utilities", "torchmetrics", "triton"} & (tts | asr)
+    assert not {"colorama", "triton"} & (tts | asr)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +147,7 @@ def test_a_role_does_not_ask_for_what_only_the_other_needs(monkeypatch: pytest.M
     [("json", True), ("json.decoder", True), ("xml.etree", True), ("nothing_of_the_sort", False), ("json.no", False)],
 )
 def test_a_module_is_looked_for_without_being_run(name: str, there: bool) -> None:
-    assert packages.importable(name) is there
+    assert requirements.importable(name) is there
 
 
 def test_a_switch_that_no_package_fits_is_refused_with_the_reason(settings: Make, told: Told) -> None:
@@ -132,8 +160,8 @@ def test_a_switch_installs_what_it_needs_at_upstreams_pins(
     settings: Make, wheels: Path, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel(wheels, "voxgate-test-trt", "10.13.3.9")
-    extra = packages.Extra("voxgate_test_trt", ("voxgate-test-trt==10.13.3.9",))
-    monkeypatch.setitem(packages._EXTRAS, "tts_load_trt", extra)
+    extra = requirements.Extra("voxgate_test_trt", ("voxgate-test-trt==10.13.3.9",))
+    monkeypatch.setitem(requirements._EXTRAS, "tts_load_trt", extra)
     asked = settings(tts_load_trt=True, wheels_dir=wheels)
     assert packages.faults("tts", asked) == ["packages are missing: voxgate_test_trt"]
     (folder,) = packages.provide("tts", asked, told)
