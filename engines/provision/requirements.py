@@ -94,7 +94,8 @@ _EXTRAS = {
         "vllm",
         (),
         "of the versions that CosyVoice names, 0.9.0 asks for torch 2.7.0 and 0.11.0 for transformers 4.55.2 or newer, "
-        "and the engine stands on torch 2.8.0 and transformers 4.52.3: build an image that has it, or leave the switch off",
+        "and the engine stands on torch 2.8.0 and transformers 4.52.3: build an image that has it, or leave the "
+        "switch off",
     ),
 }
 """By the setting that asks for it. Neither was run by us: both need a GPU."""
