@@ -4,6 +4,7 @@ At most two models: one with built-in speakers, one that clones. One request at 
 """
 
 import logging
+import os
 import random
 import traceback
 from collections.abc import Callable, Generator, Iterator
@@ -52,9 +53,11 @@ class CosyVoice:
 
         patches.install()
         logging.getLogger("cosyvoice").setLevel(logging.WARNING)  # it tells of each piece that it makes
-        if self.device != "cpu":
-            self.device = _gpu(self.device)
         settings = self._settings
+        if self.device == "cpu":
+            _share_cores(settings.tts_workers)
+        else:
+            self.device = _gpu(self.device)
         folders = {part: find(name, settings.models_dir) for part, name in self._names.items()}
         if "sft" in folders:
             self._presets = Model(folders["sft"], settings, self.device, for_presets=True)
@@ -189,6 +192,15 @@ def _gpu(device: str) -> str:
     if not torch.cuda.is_available():
         raise Unusable(f"{device} was asked for, and torch sees no GPU")
     return f"{device} ({torch.cuda.get_device_name(0)})"
+
+
+def _share_cores(workers: int) -> None:
+    """The language model works beside the vocoder, in each worker: with more threads than cores they would all wait
+    for each other."""
+    import torch
+
+    mine = len(os.sched_getaffinity(0)) // (2 * workers)
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), mine)))
 
 
 def _listed(names: tuple[str, ...]) -> str:

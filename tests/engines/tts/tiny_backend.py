@@ -17,7 +17,7 @@ from tests.conftest import speech
 from tests.tiny.fixtures import TinyModel
 
 TEXT = "今天天气很好，我们去公园吧。"
-PROMPT = prompt.read(speech(3.0, 16_000))
+PROMPT = prompt.read(speech(2.0, 16_000))
 
 WARNINGS = (
     "ignore:.*torch.cuda.amp.autocast:FutureWarning",
@@ -31,10 +31,6 @@ WARNINGS = (
 
 def backend(tiny: TinyModel, models_dir: Path, clone: str = "cosyvoice3", mode: str = "all") -> CosyVoice:
     """Loaded. clone: the version of the model that clones."""
-    import torch
-
-    # The language model works beside the vocoder; on few cores their threads would wait for each other.
-    torch.set_num_threads(1)
     settings = Engines(
         models_dir=models_dir,
         tts_model_mode=mode,  # type: ignore[arg-type]
