@@ -17,7 +17,7 @@ from engines.settings import Engines
 
 WINDOW = {"cpu": 60 * RATE, "cuda": 300 * RATE}
 """Samples of speech that are held at a time, and punctuated together."""
-BATCH = {"cpu": 30 * RATE, "cuda": 120 * RATE}
+BATCH = {"cpu": 20 * RATE, "cuda": 120 * RATE}
 """Samples recognised at once, those that fill up short clips among them. Nothing can be stopped in between."""
 _MOST_THREADS = 4
 

@@ -150,7 +150,9 @@ def _timed(result: Result) -> Heard:
     """Paraformer writes blanks between all words, or between none; its times are in milliseconds, one for each word."""
     words, times = result["text"].split(), result.get("timestamp") or ()
     if len(words) != len(times):
-        words = list(result["text"]) if len(result["text"]) == len(times) else []
+        words = list("".join(words))
+    if len(words) != len(times):
+        words = []
     spoken = (Spoken(word, start / 1000, end / 1000) for word, (start, end) in zip(words, times, strict=False))
     return Heard(joined(result["text"].split()), "", tuple(spoken))
 
