@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engines import serving, settings
 from engines.asr.backends import REGISTRY
+from engines.asr.live.endpoint import Limits as LiveLimits
 from engines.asr.server import Limits, create_app
 from engines.preparation import Preparation
 from engines.workers import devices
@@ -15,6 +16,7 @@ from engines.workers.pool import Pool
 from engines.workers.process import started
 
 _WORKER = "engines.asr.worker"
+_LIVE_WORKER = "engines.asr.live.worker"
 
 
 def main() -> None:
@@ -22,10 +24,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="processes that decode, on each device")
     parser.add_argument("--waiting", type=int, default=64, help="requests beyond those being decoded")
     parser.add_argument("--upload-mib", type=int, default=1024, help="largest audio of one request")
+    parser.add_argument("--live", type=int, default=64, help="live connections at a time")
     parser.add_argument("--seconds", type=float, default=3600.0, help="longest wait for one text")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="where uploads are written")
     asked = parser.parse_args()
-    limits = Limits(asked.scratch, asked.upload_mib * 2**20, asked.seconds)
+    live_limits = LiveLimits(connections=asked.live)
+    limits = Limits(asked.scratch, asked.upload_mib * 2**20, asked.seconds, live_limits)
     options = ["--backend", asked.backend, "--scratch", str(asked.scratch)]
     if asked.backend == "embedded":
         places = ["cpu"] * max(1, asked.workers or len(os.sched_getaffinity(0)))
@@ -40,8 +44,14 @@ def main() -> None:
     from engines.provision import provide
 
     preparation = Preparation(lambda tell: provide("asr", chosen, tell).python_path)
-    pool = Pool("recognition", partial(preparation.worker, _WORKER, options), places, asked.waiting)
-    serving.run(create_app(pool, limits, preparation), asked.host, asked.port)
+    whole: Pool | None = None
+    live: Pool | None = None
+    if chosen.asr_model_mode != "realtime":
+        whole = Pool("recognition", partial(preparation.worker, _WORKER, options), places, asked.waiting)
+    if chosen.asr_model_mode != "offline":
+        start = partial(preparation.worker, _LIVE_WORKER, ["--backend", asked.backend])
+        live = Pool("live recognition", start, places, asked.waiting)
+    serving.run(create_app(whole, limits, preparation, live), asked.host, asked.port)
 
 
 if __name__ == "__main__":

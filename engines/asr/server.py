@@ -1,31 +1,35 @@
-"""POST /api/transcribe, GET /api/info and GET /health, in front of the worker processes."""
+"""POST /api/transcribe, FunASR's WebSocket, GET /api/info and GET /health, in front of the worker processes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from engines import serving
 from engines.asr import upload
+from engines.asr.live.endpoint import Limits as LiveLimits
+from engines.asr.live.endpoint import Live
+from engines.asr.live.workers import Workers
 from engines.asr.refusals import Refused, TooLong
 from engines.preparation import Preparation
 from engines.workers.messages import Fields
 from engines.workers.pool import Busy, NotReady, Pool
 from engines.workers.process import JobFailed, WorkerGone
-from gateway.wire import engine_health
+from gateway.wire import engine_health, funasr_2pass
 from gateway.wire import funasr_http as wire
 from gateway.wire.engine_health import Report
 
 MOST_HOTWORDS, LONGEST_HOTWORD = 1000, 64
 _JSON = "application/json"
+_NO_FACTS: Fields = {"languages": (), "timestamps": False}
 _SAID = (Refused, JobFailed, Busy, NotReady)
 """What the caller is told as it stands."""
 
@@ -38,6 +42,7 @@ class Limits:
     """Bytes of audio in one request."""
     seconds: float
     """From the end of an upload to its answer."""
+    live: LiveLimits = field(default_factory=LiveLimits)
 
 
 class Transcribe:
@@ -81,39 +86,45 @@ class Transcribe:
             raise JobFailed(f"{exc}; try again", 502) from exc
 
 
+class OnlyLive:
+    """What an engine says to recordings that has no model for them."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise Refused("this engine recognises live audio only: ASR_MODEL_MODE is realtime")
+
+
 def create_app(
-    pool: Pool,
-    limits: Limits,
-    preparation: Preparation | None = None,
-    routes: Sequence[BaseRoute] = (),
-    also: Sequence[AbstractAsyncContextManager[None]] = (),
+    pool: Pool | None, limits: Limits, preparation: Preparation | None = None, live: Pool | None = None
 ) -> Starlette:
-    """routes, also: what else is served, and what has to be at work for it."""
+    """pool: of engines.asr.worker. live: of engines.asr.live.worker. There is at least one of them."""
+    pools = [one for one in (pool, live) if one is not None]
+    workers = Workers(live, pool, limits.scratch) if live else None
 
     def report() -> Report:
-        return (preparation and preparation.report) or pool.report
+        return (preparation and preparation.report) or _together([one.report for one in pools])
 
     async def health(_request: Request) -> Response:
         return serving.health(report())
 
     async def info(_request: Request) -> Response:
-        found, facts = pool.report, pool.facts
+        found, facts = report(), pool.facts if pool else _NO_FACTS
         body = wire.info(found.model, found.device, facts["languages"], facts["timestamps"])
         return Response(body, media_type=_JSON)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for part in (*([preparation.at_work()] if preparation else []), pool.at_work(), *also):
-                await stack.enter_async_context(part)
+            for part in (preparation, *pools, workers):
+                if part is not None:
+                    await stack.enter_async_context(part.at_work())
             yield
 
     return Starlette(
         routes=[
             Route(engine_health.PATH, health),
             Route(wire.INFO, info),
-            Route(wire.PATH, Transcribe(pool, limits), methods=["POST"]),
-            *routes,
+            Route(wire.PATH, Transcribe(pool, limits) if pool else OnlyLive(), methods=["POST"]),
+            *([WebSocketRoute(funasr_2pass.PATH, Live(workers, limits.live))] if workers else []),
         ],
         exception_handlers={
             **dict.fromkeys(_SAID, _refuse),
@@ -122,6 +133,15 @@ def create_app(
         },
         lifespan=lifespan,
     )
+
+
+def _together(reports: Sequence[Report]) -> Report:
+    """What several kinds of workers are as one engine: ready when all are."""
+    for report in reports:
+        if report.state != "ready":
+            return report
+    models = ", ".join(dict.fromkeys(report.model for report in reports))
+    return Report("ready", models, reports[0].device)
 
 
 def _language(asked: str, known: Sequence[str]) -> str:
