@@ -21,8 +21,9 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 class Preparation:
-    def __init__(self, provide: Provide) -> None:
-        self._provide = provide
+    def __init__(self, provide: Provide, threads: int) -> None:
+        """threads: of each worker that computes on the CPU."""
+        self._provide, self._threads = provide, threads
         self._progress = Progress("starting")
         self._reason = ""
         self._provided: asyncio.Future[Sequence[Path]] | None = None
@@ -52,7 +53,9 @@ class Preparation:
         assert self._provided is not None, "at_work comes first"
         provided = await asyncio.shield(self._provided)
         path = ":".join(map(str, (*provided, _ROOT)))
-        async with started(module, options, device, {"PYTHONPATH": path}) as worker:
+        # More threads than cores slow each other down tenfold.
+        threads = {"OMP_NUM_THREADS": str(self._threads)} if device == "cpu" else {}
+        async with started(module, options, device, {"PYTHONPATH": path, **threads}) as worker:
             yield worker
 
     # Private

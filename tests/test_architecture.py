@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("gateway", "engines")
+PACKAGES = ("gateway", "engines", "patches")
 FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 STANDARD = frozenset(sys.stdlib_module_names)
 
@@ -97,9 +97,13 @@ def test_adapters_know_no_other_adapter(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", in_package("engines"), ids=str)
-def test_engines_know_only_wire_and_themselves(path: Path) -> None:
+def test_engines_know_only_wire_and_what_every_engine_stands_on(path: Path) -> None:
+    """No kind of engine knows another, what they share knows no kind, and only what starts one provisions it."""
     mine = f"engines.{path.parts[1]}".removesuffix(".py")
-    assert ours(path) <= below(ours(path), "gateway.wire", "engines.settings", mine)
+    kinds = {"engines.tts", "engines.asr", "engines.scripted"}
+    shared = {"engines.settings", "engines.workers", "engines.serving", "engines.preparation"}
+    starts = {"engines.provision"} if path.name == "__main__.py" and mine in kinds else set()
+    assert ours(path) <= below(ours(path), "gateway.wire", mine, *shared, *starts)
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

@@ -43,7 +43,7 @@ def main() -> None:
         sys.exit(f"voxgate: {exc}")
     from engines.provision import provide
 
-    preparation = Preparation(lambda tell: provide("asr", chosen, tell).python_path)
+    preparation = Preparation(lambda tell: provide("asr", chosen, tell).python_path, devices.threads(places))
     whole: Pool | None = None
     live: Pool | None = None
     if chosen.asr_model_mode != "realtime":

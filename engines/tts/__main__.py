@@ -39,7 +39,9 @@ def _source(backend: str, waiting: int) -> Source:
         sys.exit(f"voxgate: {exc}")
     from engines.provision import provide
 
-    preparation = Preparation(lambda tell: provide("tts", chosen, tell).python_path)
+    # Half of them: the language model and what makes its tokens audible compute at the same time.
+    threads = max(1, devices.threads(places) // 2)
+    preparation = Preparation(lambda tell: provide("tts", chosen, tell).python_path, threads)
     start = partial(preparation.worker, _WORKER, ["--backend", backend])
     return Processes(Pool("synthesis", start, places, waiting), preparation)
 

@@ -1,6 +1,8 @@
 """Which devices a list such as TTS_GPUS names. FunSpeech's rules, but what cannot be is said instead of guessed."""
 
+import os
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 
 from engines.settings import SettingsError
@@ -27,6 +29,11 @@ def named(name: str, text: str, each: int = 1) -> tuple[str, ...]:
         wanted = ["0"] if gpus() else ["cpu"]
     devices = tuple(dict.fromkeys("cpu" if part == "cpu" else _gpu(name, part) for part in wanted))
     return tuple(device for device in devices for _ in range(each))
+
+
+def threads(places: Sequence[str]) -> int:
+    """How many threads each worker of these devices has a core for."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, places.count("cpu")))
 
 
 def _gpu(name: str, part: str) -> str:

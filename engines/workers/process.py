@@ -103,6 +103,8 @@ class Worker:
         """Jobs, or sessions that give it jobs."""
         self._number = 0
         self._calls: dict[int, Call] = {}
+        self._gone: WorkerGone | None = None
+        """Why nobody answers any more: a session may hold on to a worker that has died."""
 
     def __repr__(self) -> str:
         return f"<worker {self._process.pid} on {self.device}, {self.running} running>"
@@ -128,6 +130,7 @@ class Worker:
                     case _:
                         raise WorkerGone("a worker said something unexpected")
         except WorkerGone as gone:
+            self._gone = gone
             self.kill()
             calls, self._calls = self._calls, {}
             for call in calls.values():
@@ -136,7 +139,9 @@ class Worker:
 
     @asynccontextmanager
     async def asking(self, task: str, fields: Fields, data: bytes = b"") -> AsyncIterator[Call]:
-        """A job, given up where the block ends before it does."""
+        """A job, given up where the block ends before it does. Raises WorkerGone."""
+        if self._gone is not None:
+            raise WorkerGone(str(self._gone))
         self._number += 1
         call = self._calls[self._number] = Call(self, self._number)
         self._say(Work(self._number, task, fields, data))

@@ -40,3 +40,8 @@ def test_a_machine_without_the_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch
     devices.gpus.cache_clear()
     assert devices.gpus() == 0
     devices.gpus.cache_clear()
+
+
+def test_workers_on_the_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    assert [devices.threads(places) for places in (["cpu"], ["cpu"] * 3, ["cpu"] * 9, ["cuda:0"])] == [8, 2, 1, 8]

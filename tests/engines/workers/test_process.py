@@ -85,6 +85,19 @@ async def _gone(running: Worker, task: str) -> str:
     return str(gone.value)
 
 
+async def test_a_worker_that_has_died_is_asked_in_vain_and_says_so() -> None:
+    async with worker() as running:
+        running.kill()
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    await running.ask("count", {"to": 0})
+                except WorkerGone:
+                    break
+            with pytest.raises(WorkerGone):
+                await running.ask("count", {"to": 0})
+
+
 async def test_a_model_that_cannot_be_loaded_is_said() -> None:
     async with started(MODULE, ["--broken"], "cpu", {}) as running:
         with pytest.raises(WorkerGone, match="OSError: no such model"):
