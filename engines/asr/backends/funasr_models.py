@@ -41,7 +41,12 @@ class Network:
         quiet = {"disable_update": True, "disable_pbar": True, "disable_log": True, "log_level": "ERROR"}
         try:
             self._loaded = auto_model(
-                **(options or {}), **quiet, model=str(folder.resolve()), device=device, ncpu=threads
+                **(options or {}),
+                **_inner(folder, settings),
+                **quiet,
+                model=str(folder.resolve()),
+                device=device,
+                ncpu=threads,
             )
         except (KeyError, OSError, AssertionError) as exc:
             raise Missing(f"{folder} does not hold a whole model ({type(exc).__name__}: {exc}); {_CURE}") from exc
@@ -91,10 +96,24 @@ def _configuration(folder: Path) -> dict[str, Any]:
     found = yaml.safe_load((folder / "config.yaml").read_text())
     if not isinstance(found, dict) or "model" not in found:
         raise Missing(f"{folder / 'config.yaml'} does not describe a model; {_CURE}")
-    inner = str(found.get("llm_conf", {}).get("init_param_path") or "")
-    if inner and not Path(inner).is_dir() and not (folder / Path(inner).name).is_dir():
-        raise Missing(f"there is no folder {Path(inner).name} in {folder}; {_CURE}")
+    for name in _inner_names(found).values():
+        if not Path(name).is_dir() and not (folder / Path(name).name).is_dir():
+            raise Missing(f"there is no folder {Path(name).name} in {folder}; {_CURE}")
     return found
+
+
+def _inner_names(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The models within a model, by the part of the configuration that names them."""
+    found = {
+        part: str((settings.get(part) or {}).get("init_param_path") or "") for part in ("llm_conf", "tokenizer_conf")
+    }
+    return {part: name for part, name in found.items() if name}
+
+
+def _inner(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Where they are: a name alone would send FunASR to a hub."""
+    places = {part: folder / Path(name).name for part, name in _inner_names(settings).items()}
+    return {part: {"init_param_path": str(place.resolve())} for part, place in places.items() if place.is_dir()}
 
 
 def _is_for_memory(exc: Exception) -> bool:

@@ -4,6 +4,7 @@ import builtins
 import gc
 import itertools
 import logging
+import shutil
 import socket
 import sys
 import threading
@@ -262,6 +263,18 @@ def test_a_model_that_is_not_there_is_named_at_once_and_looked_for_nowhere_else(
         fresh(models, asked.pop("asr_model_id", "sensevoice"), **asked)
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_model_within_a_model_is_found_where_the_configuration_only_names_it(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, source = tmp_path / "nano", models / "fun-asr-nano"
+    shutil.copytree(source, folder)
+    settings = folder / "config.yaml"
+    settings.write_text(settings.read_text().replace(str(source.resolve()), "Qwen"))
+    assert '"Qwen/Qwen3-0.6B"' in settings.read_text()
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it went looking for it elsewhere"))
+    assert hear(fresh(models, str(folder)), spoken(HELLO)).text == HELLO
 
 
 def test_a_gpu_that_is_not_there_is_not_replaced_in_silence(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
