@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from threading import Thread
 
 from engines.workers.process import Worker, started
 from gateway.wire.engine_health import Progress, Report
@@ -20,12 +21,17 @@ _AGAIN = 30.0
 _ROOT = Path(__file__).resolve().parents[1]
 
 
+class Left(Exception):
+    """Told to whoever provisions for a server that has ended."""
+
+
 class Preparation:
     def __init__(self, provide: Provide, threads: int) -> None:
         """threads: of each worker that computes on the CPU."""
         self._provide, self._threads = provide, threads
         self._progress = Progress("starting")
         self._reason = ""
+        self._left = False
         self._provided: asyncio.Future[Sequence[Path]] | None = None
 
     @property
@@ -63,13 +69,45 @@ class Preparation:
     async def _prepare(self, provided: "asyncio.Future[Sequence[Path]]") -> None:
         while not provided.done():
             try:
-                provided.set_result(await asyncio.to_thread(self._provide, self._tell))
+                provided.set_result(await self._in_a_thread())
             except Exception as exc:
                 self._reason = str(exc) or type(exc).__name__
                 log.error("%s; trying again in %.0f s", self._reason, _AGAIN)
                 await asyncio.sleep(_AGAIN)
 
+    async def _in_a_thread(self) -> Sequence[Path]:
+        """One that the process need not wait for when it is told to end."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Sequence[Path]] = loop.create_future()
+
+        def settle(failure: Exception | None, found: Sequence[Path]) -> None:
+            if done.done():
+                return
+            if failure is None:
+                done.set_result(found)
+            else:
+                done.set_exception(failure)
+
+        def work() -> None:
+            failure: Exception | None = None
+            found: Sequence[Path] = ()
+            try:
+                found = tuple(self._provide(self._tell))
+            except Exception as exc:
+                failure = exc
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, failure, found)
+
+        Thread(target=work, name="provision", daemon=True).start()
+        try:
+            return await done
+        except asyncio.CancelledError:
+            self._left = True
+            raise
+
     def _tell(self, progress: Progress) -> None:
+        if self._left:
+            raise Left
         if progress.phase != self._progress.phase:
             log.info("preparing: %s", progress.phase)
         self._progress, self._reason = progress, ""  # told from the thread: two assignments, each of them whole

@@ -103,7 +103,14 @@ def test_engines_know_only_wire_and_what_every_engine_stands_on(path: Path) -> N
     kinds = {"engines.tts", "engines.asr", "engines.scripted"}
     shared = {"engines.settings", "engines.workers", "engines.serving", "engines.preparation"}
     starts = {"engines.provision"} if path.name == "__main__.py" and mine in kinds else set()
-    assert ours(path) <= below(ours(path), "gateway.wire", mine, *shared, *starts)
+    backends = {"patches"} if "backends" in path.parts else set()
+    assert ours(path) <= below(ours(path), "gateway.wire", mine, *shared, *starts, *backends)
+
+
+@pytest.mark.parametrize("path", in_package("patches"), ids=str)
+def test_patches_know_only_themselves(path: Path) -> None:
+    """They are mounted into images that have nothing else of ours."""
+    assert ours(path) <= below(ours(path), "patches")
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
