@@ -167,7 +167,7 @@ class _Stream:
 
     def _rest(self) -> None:
         """Nobody speaks."""
-        if self._seen - self._began > _FRESH:
+        if self._seen - max(self._began, at(self._utterances.end)) > _FRESH:
             self._vad, self._began = {}, self._seen - _REPLAY
             self._seen = self._began
         self._tape.forget(self._seen - _REACH)

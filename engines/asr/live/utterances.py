@@ -16,7 +16,7 @@ class Utterances:
     def __init__(self) -> None:
         self.start: int | None = None
         """Of the running utterance."""
-        self._end = 0
+        self.end = 0
         """Of the last one: no utterance reaches back into it."""
 
     def heard(self, value: Sequence[Sequence[int]], now: int) -> Iterator[Began | Ended]:
@@ -25,25 +25,31 @@ class Utterances:
             if begin >= 0 and self.start is None:
                 yield self._begin(min(begin, now))
             if end >= 0 and self.start is not None:
+                yield from self._cut(min(end, now))
                 yield self._finish(min(end, now))
-        while self.start is not None and now - self.start > LONGEST:  # nobody pauses for us
-            cut = self.start + LONGEST
-            yield self._finish(cut)
-            yield self._begin(cut)
+        yield from self._cut(now)
 
-    def finish(self, now: int) -> Iterator[Ended]:
+    def finish(self, now: int) -> Iterator[Began | Ended]:
         """The end of the stream ends an utterance that runs."""
+        yield from self._cut(now)
         if self.start is not None:
             yield self._finish(now)
 
     # Private
 
+    def _cut(self, now: int) -> Iterator[Began | Ended]:
+        """Nobody pauses for us."""
+        while self.start is not None and now - self.start > LONGEST:
+            cut = self.start + LONGEST
+            yield self._finish(cut)
+            yield self._begin(cut)
+
     def _begin(self, at: int) -> Began:
-        self.start = max(self._end, at - PRE_ROLL)
+        self.start = max(self.end, at - PRE_ROLL)
         return Began(self.start)
 
     def _finish(self, end: int) -> Ended:
         assert self.start is not None
         ended = Ended(self.start, max(end, self.start))
-        self.start, self._end = None, ended.end
+        self.start, self.end = None, ended.end
         return ended

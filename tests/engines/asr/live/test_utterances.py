@@ -43,6 +43,11 @@ def test_one_that_is_too_long_is_cut_and_goes_on() -> None:
     assert found == [Began(0), Ended(0, LONGEST), Began(LONGEST), Ended(LONGEST, LONGEST + 900)]
 
 
+def test_one_whose_end_comes_too_late_is_cut_before() -> None:
+    found = heard(([[0, -1]], 500), ([[-1, LONGEST + 10]], LONGEST + 20))
+    assert found == [Began(0), Ended(0, LONGEST), Began(LONGEST), Ended(LONGEST, LONGEST + 10)]
+
+
 def test_one_that_is_far_too_long_is_cut_often() -> None:
     found = heard(([[0, -1]], 3 * LONGEST + 10))
     assert [event for event in found if isinstance(event, Ended)] == [
