@@ -5,7 +5,7 @@ at the end, so that a synthesis makes `Size.tokens` tokens and ends by itself, w
 wants 2 to 20 tokens for each token of text: a long text starts the chain again at its first token, and a very short
 one breaks it off. Reference audio is heard as the tokens from `Size.tokens` on, all of which lead to its start.
 
-Needs torch, onnx, transformers and CosyVoice's source on sys.path.
+Needs torch, onnx, transformers, CosyVoice's source on sys.path, and its patches installed.
 """
 
 import json

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import patches
+
 COMMIT = "ace7c47f41bbd303aa6bf1ea80e6f9fbd595cd40"
 
 TinyModel = Callable[[str], Path]
@@ -35,33 +37,8 @@ def tiny_cosyvoice(cosyvoice_source: Path, tmp_path_factory: pytest.TempPathFact
 
     def tiny(version: str) -> Path:
         if version not in made:
-            _patched()
+            patches.install()  # of what upstream imports, not all is here
             made[version] = cosyvoice.build(tmp_path_factory.mktemp("tiny") / version, version)
         return made[version]
 
     return tiny
-
-
-def _patched() -> None:
-    """Makes what upstream imports importable."""
-    import patches
-
-    if hasattr(patches, "install"):
-        patches.install()
-        return
-    if "matcha.utils" in sys.modules:
-        return
-    import importlib.util
-    import logging
-    import types
-
-    import matcha
-
-    found = importlib.util.find_spec("matcha")
-    assert found and found.submodule_search_locations
-    light = types.ModuleType("matcha.utils")
-    light.__path__ = [f"{found.submodule_search_locations[0]}/utils"]
-    sys.modules["matcha.utils"] = matcha.utils = light
-    pylogger = types.ModuleType("matcha.utils.pylogger")
-    pylogger.get_pylogger = logging.getLogger  # type: ignore[attr-defined]
-    sys.modules["matcha.utils.pylogger"] = pylogger
