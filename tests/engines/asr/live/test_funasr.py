@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,25 @@ class Engine:
     def __init__(self, server: Serving, live: Pool, whole: Pool) -> None:
         self.server, self.live, self.whole = server, live, whole
         self.url = f"http://127.0.0.1:{server.port}"
+        self._loop = asyncio.get_running_loop()
+
+    @contextmanager
+    def whole_busy(self) -> Iterator[None]:
+        """The only worker for whole recordings is at one of hours."""
+
+        async def occupy() -> None:
+            async with self.whole.claim():
+                occupied.set()
+                await asyncio.to_thread(over.wait)
+
+        occupied, over = threading.Event(), threading.Event()
+        done = asyncio.run_coroutine_threadsafe(occupy(), self._loop)
+        assert occupied.wait(10)
+        try:
+            yield
+        finally:
+            over.set()
+            done.result(10)
 
     def workers(self) -> list[psutil.Process]:
         """The live ones."""
@@ -238,6 +257,17 @@ async def test_partials_come_while_somebody_speaks(made: Engine) -> None:
     assert len(deltas) >= 2
     assert deltas[0] < ended / 2
     assert [answer["text"] for _, answer in heard if answer["mode"] == "2pass-offline"][0] == "明天上午九点开会"
+
+
+async def test_deltas_never_wait_for_whole_recordings(made: Engine) -> None:
+    async with made.server.talking() as talk:
+        await talk.begin()
+        with made.whole_busy():
+            await talk.say(spoken(0.3, "今天天气很好", 1.2))
+            assert (await talk.hear())["mode"] == "2pass-online"
+            assert (await talk.hear())["mode"] == "2pass-online"
+        await talk.end()
+        assert "今天天气很好" in texts(await talk.rest(), "2pass-offline")
 
 
 async def test_the_gateway_hears_it_too(made: Engine) -> None:
