@@ -4,13 +4,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from engines.tts.backends.cosyvoice import CosyVoice
 from engines.tts.job import Job, Refused
 from gateway.wire import cosyvoice as wire
-from tests.engines.tts.tiny_backend import PROMPT, TEXT, WARNINGS, backend, clone_of, job, pieces, samples
+from tests.engines.tts.tiny_backend import TEXT, WARNINGS, backend, clone_of, job, pieces, samples
 from tests.tiny import cosyvoice as tiny
 from tests.tiny.fixtures import TinyModel
 
@@ -185,6 +184,17 @@ def test_a_language_tag_is_given_to_version_1_where_it_was_taught_it(first: Cosy
     assert not next(clone_of(second).segments("hello", "en")).startswith("<|")
 
 
+@pytest.mark.parametrize(("mode", "tagged"), [(wire.CROSS_LINGUAL, True), (wire.ZERO_SHOT, False)])
+def test_the_tag_reaches_the_language_model_where_languages_cross(
+    first: CosyVoice, monkeypatch: pytest.MonkeyPatch, mode: str, tagged: bool
+) -> None:
+    tokenizer = clone_of(first)._frontend.tokenizer
+    heard = given_to_tts(first, monkeypatch, job(mode, "<|jp|>こんにちは"))
+    tag = tokenizer.encode("<|ja|>", allowed_special="all")
+    assert len(tag) == 1
+    assert (heard["text"].flatten().tolist()[0] == tag[0]) is tagged
+
+
 def test_a_long_text_is_cut_into_sentences_and_said_to_its_end(third: CosyVoice) -> None:
     said = samples(third, job(wire.INSTRUCT2, "今天天气很好，我们去公园吧。" * 12))
     assert len(said) / 24_000 >= 2 * tiny.seconds("cosyvoice3")
@@ -330,10 +340,3 @@ def hearing(made: CosyVoice) -> list[Any]:
 
     speakers._extract = counting
     return heard
-
-
-def test_the_recording_of_these_tests_is_one(third: CosyVoice) -> None:
-    voice = clone_of(third).speakers.of(PROMPT)
-    assert voice.features.shape == (1, 2 * voice.tokens.shape[1], 80) or voice.features.shape[1] >= 140
-    assert voice.tokens.dtype.is_floating_point is False
-    assert np.isfinite(voice.embedding.numpy()).all()
