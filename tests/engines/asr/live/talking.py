@@ -20,18 +20,18 @@ from engines.asr.live.tape import Samples
 from gateway.wire import funasr_2pass as wire
 from gateway.wire.funasr_2pass import Config
 
-BLOCK = 960
+BLOCK = 1920
 """Samples at 16 kHz that stand for one letter."""
 
 
 def letters(text: str, rate: int = 16_000) -> bytes:
-    """60 ms of a steady level for each letter a to z; a blank is silence. Mono s16le."""
+    """120 ms of a steady level for each letter a to z; a blank is silence. Mono s16le."""
     levels = [0 if letter == " " else (ord(letter) - 96) * 0.03 for letter in text]
     return (np.repeat(levels, BLOCK * rate // 16_000) * 32767).astype("<i2").tobytes()
 
 
 def read(samples: Samples) -> str:
-    """The letters again, from the middle of each 60 ms."""
+    """The letters again, from the middle of each 120 ms."""
     blocks = [samples[at : at + BLOCK] for at in range(0, len(samples) - BLOCK // 2, BLOCK)]
     codes = [round(float(np.median(block)) / 0.03) for block in blocks]
     return "".join(" " if code == 0 else chr(96 + code) for code in codes)
@@ -101,7 +101,7 @@ class _Stream:
         while len(self._rest) >= (BLOCK // 2 if last else BLOCK):
             letter, self._rest = read(self._rest[:BLOCK]), self._rest[BLOCK:]
             events += self._event(letter)
-            self._place += 60
+            self._place += 120
         if last and self._start is not None:
             events.append(Ended(self._start, self._place))
         return events

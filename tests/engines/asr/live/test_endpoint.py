@@ -49,8 +49,8 @@ class TestModes:
             ("2pass-offline", "CD", True),
         ]
         assert [(answer["start_time"], answer["end_time"]) for answer in answers if "start_time" in answer] == [
-            (0, 120),
-            (240, 360),
+            (0, 240),
+            (480, 720),
         ]
         assert {answer["wav_name"] for answer in answers} == {"call"}
 
@@ -131,7 +131,7 @@ class TestEnds:
         assert talk.socket.close_code == wire.DONE
 
     async def test_audio_below_one_call_is_heard_at_the_end(self) -> None:
-        assert shown(await told(letters("a")[:1000])) == [("2pass-online", "a", False), ("2pass-offline", "", True)]
+        assert shown(await told(letters("a")[:3000])) == [("2pass-online", "a", False), ("2pass-offline", "A", True)]
 
     async def test_the_connection_is_closed_after_a_while(self) -> None:
         async with serving(Scripted(), Limits(patience=Patience(linger=0.05))) as server, server.talking() as talk:
