@@ -7,9 +7,10 @@ The same holds for the second pass, whose worker would have to load its model ag
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from gateway.wire import wav
 from gateway.wire.funasr_2pass import Config, Mode
 
 T = TypeVar("T")
+Job = Callable[[], Coroutine[Any, Any, T]]
 
 
 class Workers:
@@ -64,7 +66,7 @@ class Workers:
                     await stream.open(asked)
                     yield stream
                 finally:
-                    self._start(stream.close())
+                    self._start(stream.close)
         except NotReady as exc:
             raise NoModel(str(exc)) from exc
 
@@ -74,9 +76,9 @@ class Workers:
 
     async def recognise(self, samples: Samples, asked: Config) -> str:
         pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
-        return await self.finished(self._recognised(pcm, asked))
+        return await self.finished(partial(self._recognised, pcm, asked))
 
-    async def finished(self, job: Coroutine[Any, Any, T]) -> T:
+    async def finished(self, job: Job[T]) -> T:
         """What a job comes to. Whoever leaves before it does, leaves it running. Raises ModelFailed."""
         result, failure = await asyncio.shield(self._start(job))
         if failure is not None:
@@ -90,7 +92,7 @@ class Workers:
         if self._whole is not None and language and language not in known:
             raise NotKnown(f"this engine cannot recognise {language}; svs_lang takes auto, {', '.join(known)}")
 
-    def _start(self, job: Coroutine[Any, Any, T]) -> "asyncio.Task[tuple[T | None, ModelFailed | None]]":
+    def _start(self, job: Job[T]) -> "asyncio.Task[tuple[T | None, ModelFailed | None]]":
         assert self._owner is not None, "at_work comes first"
         task = self._owner.create_task(_settled(job))
         self._jobs.add(task)
@@ -135,13 +137,13 @@ class _Stream:
             await self._worker.ask("close", {"number": self._number})
 
     async def _ask(self, task: str, fields: Fields, data: bytes = b"") -> Fields:
-        return await self._workers.finished(self._worker.ask(task, {"number": self._number, **fields}, data))
+        return await self._workers.finished(partial(self._worker.ask, task, {"number": self._number, **fields}, data))
 
 
-async def _settled(job: Coroutine[Any, Any, T]) -> tuple[T | None, ModelFailed | None]:
+async def _settled(job: Job[T]) -> tuple[T | None, ModelFailed | None]:
     """A task group takes the exceptions of its tasks for its own."""
     try:
-        return await job, None
+        return await job(), None
     except WorkerGone:
         return None, ModelFailed("a recognition worker died; begin again")
     except (JobFailed, NotReady) as exc:
