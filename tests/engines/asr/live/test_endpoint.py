@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from engines.asr.live.conversation import Patience
 from engines.asr.live.endpoint import Limits, Live
@@ -414,6 +416,33 @@ class TestBounds:
                 await one(server)
             await asyncio.sleep(0)
             assert len(asyncio.all_tasks()) <= before
+
+
+async def test_frames_without_any_sense_break_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    chance = random.Random(0)
+    config = json.loads(wire.config(wire.Config(hotwords=("word",), language="zh")))
+    values = [None, True, False, 0, -1, 16_000, 10**30, "", "2pass", "offline", "online", [5, 10, 5], {}, {"a": 1}]
+
+    def frame() -> str | bytes:
+        match chance.randrange(4):
+            case 0:
+                return chance.randbytes(chance.randrange(5000))
+            case 1:
+                return letters("".join(chance.choices("abc ", k=9)))
+            case 2:
+                return json.dumps({"is_speaking": chance.random() < 0.5, "is_end": chance.random() < 0.5})
+        return json.dumps(config | {chance.choice(list(config)): chance.choice(values)})
+
+    async with serving(Scripted()) as server:
+        for _ in range(50):
+            async with server.talking() as talk:
+                with suppress(ConnectionClosed):
+                    for _ in range(chance.randrange(20)):
+                        await talk.socket.send(frame())
+                talk.socket.transport.abort()
+        await server.idle()
+    assert "a stream failed" not in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 async def test_nobody_hears_what_is_said_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
