@@ -7,6 +7,7 @@ The same holds for the second pass, whose worker would have to load its model ag
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
@@ -26,6 +27,8 @@ from engines.workers.pool import NotReady, Pool
 from engines.workers.process import JobFailed, Worker, WorkerGone
 from gateway.wire import wav
 from gateway.wire.funasr_2pass import Config, Mode
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Job = Callable[[], Coroutine[Any, Any, T]]
@@ -148,6 +151,9 @@ async def _settled(job: Job[T]) -> tuple[T | None, ModelFailed | None]:
         return None, ModelFailed("a recognition worker died; begin again")
     except (JobFailed, NotReady) as exc:
         return None, ModelFailed(f"recognition failed: {exc}")
+    except Exception as exc:
+        log.exception("a job failed")
+        return None, ModelFailed(f"recognition failed: {type(exc).__name__}")
 
 
 def _written(pcm: bytes, scratch: Path) -> Any:

@@ -163,6 +163,14 @@ async def test_a_second_pass_is_tried_again_where_its_worker_dies(tmp_path: Path
         assert not list(scratch.iterdir())
 
 
+async def test_a_disk_that_takes_nothing_ends_one_stream(tmp_path: Path) -> None:
+    async with running(tmp_path / "nowhere") as made:
+        with pytest.raises(ModelFailed, match="FileNotFoundError"):
+            await made.workers.recognise(samples(960), Config())
+        async with made.workers.stream(Config()) as stream:
+            assert await told(stream)
+
+
 async def test_a_language_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as made:
         with pytest.raises(NotKnown, match="cannot recognise ja; svs_lang takes auto, zh, en"):
