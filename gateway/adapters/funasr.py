@@ -19,7 +19,6 @@ from gateway.errors import (
     BadRequest,
     EngineBroke,
     EngineBusy,
-    EngineError,
     EngineTimeout,
     EngineUnavailable,
     EngineUnreachable,
@@ -140,7 +139,7 @@ class _Stream:
             self._watch.reschedule(asyncio.get_running_loop().time() + (self._patience or 0))
 
     async def transcripts(self) -> AsyncGenerator[Transcript]:
-        """Raises EngineBroke, EngineBusy, EngineTimeout."""
+        """Raises BadRequest, EngineBroke, EngineBusy, EngineTimeout."""
         utterance, pending = 0, ""
         while (answer := await self._answer()) is not None:
             if answer.whole:
@@ -201,7 +200,7 @@ class _Stream:
             return None
         return self._idle if self._acks else _SILENCE if self._heard_since else _FIRST_SILENCE
 
-    async def _failure(self, text: str) -> EngineError:
+    async def _failure(self, text: str) -> GatewayError:
         """An error that the engine named; the code that it closes with says which kind."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
@@ -238,8 +237,10 @@ def _refusal(exc: InvalidStatus) -> GatewayError:
     return BadRequest("this recognition engine takes whole recordings only", code="live_unsupported")
 
 
-def _closed(code: int | None, text: str) -> EngineError:
-    """What an engine that closed too early means."""
+def _closed(code: int | None, text: str) -> GatewayError:
+    """What an engine that closed too early means. Its words about a caller's mistake are the caller's to read."""
+    if code == wire.UNREADABLE:
+        return BadRequest(text, code="engine_refused", quotes=True)
     kind = EngineBusy if code == wire.TOO_SLOW else EngineBroke
     return kind(f"the engine: {text}", quotes=True)
 

@@ -361,7 +361,7 @@ class TestFailures:
 
     @pytest.mark.parametrize(
         ("code", "error"),
-        [(wire.ENGINE_FAILED, EngineBroke), (wire.TOO_SLOW, EngineBusy), (wire.UNREADABLE, EngineBroke)],
+        [(wire.ENGINE_FAILED, EngineBroke), (wire.TOO_SLOW, EngineBusy), (wire.UNREADABLE, BadRequest)],
     )
     async def test_what_the_engine_says_is_wrong(self, http: Client, code: int, error: type[Exception]) -> None:
         async def behave(engine: Engine, socket: ServerConnection) -> None:
