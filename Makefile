@@ -17,6 +17,12 @@ test-engines: .venv-engines/dev ## the real FunASR and CosyVoice code, on tiny m
 bench: .venv/dev ## what the gateway costs, beside nginx and a plain design (Debian: nginx, wrk)
 	@$(BIN)/python -m bench.gateway && $(BIN)/python -m bench.normalise
 
+bench-engines: .venv-engines/dev ## the real engine servers on networks of random weights, on the CPU; ARGS=--help
+	@.venv-engines/bin/python -m bench.engines --device cpu $(ARGS)
+
+bench-gpu: .venv-engines/dev ## the same on a GPU, networks of the published sizes, with targets
+	@.venv-engines/bin/python -m bench.engines --device gpu $(ARGS)
+
 check: .venv/dev ## lint, format and types
 	@$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy
 
@@ -56,4 +62,4 @@ lock: .venv/dev  ## pin the newest versions in requirements/*.lock
 .venv-engines/dev: requirements/engines-dev.lock
 	@$(PYTHON) deploy/environment.py $@ $<
 
-.PHONY: help run test test-engines bench check up down ps logs build models env lock
+.PHONY: help run test test-engines bench bench-engines bench-gpu check up down ps logs build models env lock

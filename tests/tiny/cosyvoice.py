@@ -70,9 +70,9 @@ TINY: Mapping[str, Size] = {
     "cosyvoice2": Size(tokens=96, codebook=192, hidden=64),
     "cosyvoice3": Size(tokens=96, codebook=192, hidden=48),
 }
-_FLOW = {"flow_width": 512, "flow_inner": 2048, "flow_layers": 6, "flow_heads": 8}
-_UNET = {"estimator_width": 256, "estimator_layers": 12, "estimator_blocks": 4, "estimator_heads": 8}
-_QWEN = {"hidden": 896, "inner": 4864, "layers": 24, "heads": 14, "kv_heads": 2, "vocabulary": 151_936}
+_FLOW: dict[str, Any] = {"flow_width": 512, "flow_inner": 2048, "flow_layers": 6, "flow_heads": 8}
+_UNET: dict[str, Any] = {"estimator_width": 256, "estimator_layers": 12, "estimator_blocks": 4, "estimator_heads": 8}
+_QWEN: dict[str, Any] = {"hidden": 896, "inner": 4864, "layers": 24, "heads": 14, "kv_heads": 2, "vocabulary": 151_936}
 _VOCODER: dict[str, Any] = {"vocoder": 512, "vocoder_kernels": (3, 7, 11), "estimator_head": 64, "lookahead": 1024}
 FULL: Mapping[str, Size] = {
     "cosyvoice": Size(
