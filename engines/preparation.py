@@ -18,6 +18,8 @@ Raises whatever says in one line what is wrong."""
 
 _AGAIN = 30.0
 """Seconds after which what could not be had is tried again: a mirror may be back, a disk may have been cleared."""
+_PATIENCE = 60.0
+"""Seconds that a worker may take to stop: one step of a large model takes long, and loading it takes longer."""
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -61,7 +63,8 @@ class Preparation:
         path = ":".join(map(str, (*provided, _ROOT)))
         # More threads than cores slow each other down tenfold.
         threads = {"OMP_NUM_THREADS": str(self._threads)} if device == "cpu" else {}
-        async with started(module, options, device, {"PYTHONPATH": path, **threads}) as worker:
+        environment = {"PYTHONPATH": path, **threads}
+        async with started(module, options, device, environment, patience=_PATIENCE) as worker:
             yield worker
 
     # Private

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -11,8 +12,6 @@ from engines.settings import inherited
 from engines.workers import messages
 from engines.workers.messages import Answer, Cancel, Failed, Fields, Hello, Message, Piece, Work
 
-_PATIENCE = 0.4
-"""Seconds between asking a worker to stop a job and killing it."""
 _AHEAD = 4
 """Pieces that may wait for a reader; beyond that the worker waits."""
 
@@ -86,7 +85,7 @@ class Call:
         self._worker.cancel(self._number)
         try:
             with suppress(JobFailed, WorkerGone, TimeoutError):
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(self._worker.patience):
                     await self.answer()
         finally:
             if not self._over:
@@ -94,11 +93,11 @@ class Call:
 
 
 class Worker:
-    def __init__(self, process: asyncio.subprocess.Process, device: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, device: str, patience: float) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._process, self._stdin, self._stdout = process, process.stdin, process.stdout
-        self.device = device
+        self.device, self.patience = device, patience
         self.running = 0
         """Jobs, or sessions that give it jobs."""
         self._number = 0
@@ -181,26 +180,34 @@ class Worker:
 
 @asynccontextmanager
 async def started(
-    module: str, options: Sequence[str], device: str, environment: Mapping[str, str]
+    module: str, options: Sequence[str], device: str, environment: Mapping[str, str], patience: float = 0.4
 ) -> AsyncIterator[Worker]:
     """`python -m module options`; it is gone when the block ends, however it ends. Raises WorkerGone.
 
-    device: "cpu" or "cuda:N"; the process sees no other. environment: added to ours.
+    device: "cpu" or "cuda:N"; the process sees no other. environment: added to ours. patience: seconds between asking
+    it to stop a job and killing it; what is killed has to load its model again.
     """
     number = device.removeprefix("cuda:") if device != "cpu" else ""
     inside = "cpu" if device == "cpu" else "cuda:0"
     pipe = asyncio.subprocess.PIPE
+    # Libraries leave files in it, and one that is killed cannot clear up after itself.
+    scratch = tempfile.TemporaryDirectory(prefix="worker-", ignore_cleanup_errors=True)
+    own = {**environment, "CUDA_VISIBLE_DEVICES": number, "TMPDIR": scratch.name}
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", module, *options, "--device", inside,
             stdin=pipe, stdout=pipe, limit=messages.LONGEST,
-            env=inherited({**environment, "CUDA_VISIBLE_DEVICES": number}),
+            env=inherited(own),
         )  # fmt: skip
     except OSError as exc:
+        scratch.cleanup()
         raise WorkerGone(f"no worker can be started: {exc.strerror}") from exc
-    worker = Worker(process, device)
+    worker = Worker(process, device, patience)
     try:
         yield worker
     finally:
         worker.kill()
-        await process.wait()
+        try:
+            await process.wait()
+        finally:
+            scratch.cleanup()

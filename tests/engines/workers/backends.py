@@ -32,6 +32,11 @@ class Obedient:
                 yield {"begun": True}, b""
                 while not stopped():
                     time.sleep(0.005)
+            case "slow to stop":
+                yield {"begun": True}, b""
+                while not stopped():
+                    time.sleep(0.005)
+                time.sleep(0.8)
             case "deaf":
                 yield {"begun": True}, b""
                 time.sleep(60)

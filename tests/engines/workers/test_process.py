@@ -115,3 +115,26 @@ async def test_the_process_is_gone_when_the_block_ends() -> None:
     async with worker():
         (process,) = [one for one in psutil.Process().children() if MODULE in one.cmdline()]
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+async def test_what_a_killed_worker_leaves_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    async with worker() as running:
+        (folder,) = tmp_path.iterdir()
+        (folder / "left").write_bytes(b"by a library")
+        running.kill()
+        with pytest.raises(WorkerGone):
+            await running.ask("count", {"to": 1})
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_worker_whose_model_is_heavy_is_given_time_to_stop() -> None:
+    environment = {"PYTHONPATH": str(Path(__file__).parents[3])}
+    async with started(MODULE, [], "cpu", environment, patience=30) as running:
+        await running.hello()
+        async with asyncio.TaskGroup() as tasks:
+            ears = tasks.create_task(_listen(running))
+            async with running.asking("slow to stop", {}) as call:
+                await call.piece()
+            assert await running.ask("count", {"to": 1}) == {"done": "count"}
+            ears.cancel()
