@@ -1,8 +1,6 @@
-"""What the frames of a connection mean, and which answers they get in which order.
+"""Which answers the streams of a connection get, in which order.
 
-    IDLE ──config, audio──▶ HEARING ──end──▶ IDLE …
-
-A connection carries one stream after the other. Answers to a stream keep their order whatever takes longer: deltas of
+Answers to a stream keep their order whatever takes longer: deltas of
 an utterance, then the utterance whole, then deltas of the next one. While a second pass works, the stream is heard on.
 
 `is_final`: of whole utterances, on the last one of the stream; of deltas in the mode online, on the last one of each
@@ -14,19 +12,19 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from enum import Enum, auto
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
 
 from engines.asr.live.events import Began, Delta, Ended, Event
+from engines.asr.live.frames import Audio, Change, Command, Finish, Frames, Open, Unreadable
 from engines.asr.live.intake import Intake, TooSlow
 from engines.asr.live.models import ModelFailed, Models, NoModel, NotKnown, Stream
 from engines.asr.live.resampler import Resampler
 from engines.asr.live.tape import Samples, Tape, at
 from gateway.wire import funasr_2pass as wire
-from gateway.wire.funasr_2pass import Config, End, Kind, Mode
+from gateway.wire.funasr_2pass import Config, Kind, Mode
 
 log = logging.getLogger(__name__)
 
@@ -38,75 +36,6 @@ _LEAST = at(60)
 """Samples; what is shorter is no utterance, and recognisers cannot take it."""
 _REACH = at(3000)
 """How far back an utterance may begin when it is noticed."""
-
-
-class State(Enum):
-    IDLE = auto()
-    """No stream: before the first, and between two."""
-    HEARING = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """A stream begins."""
-
-    asked: Config
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A running stream gets other hotwords, or another way to write numbers."""
-
-    asked: Config
-
-
-@dataclass(frozen=True, slots=True)
-class Audio:
-    pcm: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The stream, if there is one, has no more audio."""
-
-    ack: bool
-
-
-Command = Open | Change | Audio | Finish
-
-
-class Unreadable(Exception):
-    """A frame that cannot be; the text is for the client."""
-
-
-class Frames:
-    """Reads a client's frames."""
-
-    def __init__(self) -> None:
-        self.state = State.IDLE
-        self.asked = Config()
-        """What the next stream gets, if nothing else is said: audio before any config is heard too."""
-
-    def text(self, frame: str) -> list[Command]:
-        """Raises Unreadable."""
-        try:
-            said = wire.read_client(frame, self.asked)
-        except ValueError as exc:
-            raise Unreadable(str(exc)) from exc
-        if isinstance(said, End):
-            self.state = State.IDLE
-            return [Finish(said.ack)]
-        if self.state is State.IDLE:
-            self.asked, self.state = said, State.HEARING
-            return [Open(said)]
-        self.asked = replace(self.asked, hotwords=said.hotwords, itn=said.itn)
-        return [Change(self.asked)]
-
-    def audio(self, pcm: bytes) -> list[Command]:
-        if self.state is State.HEARING:
-            return [Audio(pcm)]
-        self.state = State.HEARING
-        return [Open(self.asked), Audio(pcm)]
 
 
 @dataclass(frozen=True, slots=True)
