@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import BinaryIO, Protocol
 
 from engines.workers import messages
@@ -18,7 +19,8 @@ from engines.workers.messages import Answer, Cancel, Failed, Fields, Hello, Mess
 log = logging.getLogger(__name__)
 
 Stopped = Callable[[], bool]
-"""Whether nobody wants the answer any more; asked often, it decides how soon a worker is free again."""
+"""Whether nobody wants the answer any more; asked often, it decides how soon a worker is free again, and how soon
+something urgent is done: that happens while it is asked, in the thread that runs the job."""
 
 
 class Tasks(Protocol):
@@ -41,7 +43,9 @@ class _Ears:
     """The server's side of the conversation: jobs in order, and which of them are no longer wanted."""
 
     def __init__(self, source: BinaryIO) -> None:
-        self.jobs: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        """None where something urgent has come."""
+        self.urgent: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._source = source
         self._cancelled: set[int] = set()
 
@@ -49,6 +53,9 @@ class _Ears:
         try:
             while True:
                 match messages.receive(self._source):
+                    case Work(urgent=True) as work:
+                        self.urgent.put(work)
+                        self.jobs.put(None)
                     case Work() as work:
                         self.jobs.put(work)
                     case Cancel(number):
@@ -92,12 +99,27 @@ def _serve(tasks: Tasks, source: BinaryIO, sink: BinaryIO) -> None:
     say(hello)
     while True:
         work = ears.jobs.get()
-        say(_answered(tasks, work, ears, say))
-        ears.done(work)
+        _hurry(tasks, ears, say)
+        if work is not None:
+            say(_answered(tasks, work, ears, say))
+            ears.done(work)
+
+
+def _hurry(tasks: Tasks, ears: _Ears, say: Callable[[Message], None]) -> None:
+    """Does what is urgent."""
+    with suppress(queue.Empty):
+        while True:
+            work = ears.urgent.get_nowait()
+            say(_answered(tasks, work, ears, say))
+            ears.done(work)
 
 
 def _answered(tasks: Tasks, work: Work, ears: _Ears, say: Callable[[Message], None]) -> Answer:
+    mine = threading.get_ident()
+
     def stopped() -> bool:
+        if not work.urgent and threading.get_ident() == mine:
+            _hurry(tasks, ears, say)
         return ears.unwanted(work)
 
     try:

@@ -40,6 +40,8 @@ class Work:
     task: str
     fields: Fields = field(default_factory=dict, repr=False)
     data: bytes = field(default=b"", repr=False)
+    urgent: bool = False
+    """Whether it is done in the pauses of the job at hand, at the next moment at which that one asks for its end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,16 @@ class Pool:
             worker.running -= 1
 
     @asynccontextmanager
+    async def hurry(self) -> AsyncIterator[Worker]:
+        """A worker for an urgent job, busy or not; where there is none, the next one."""
+        if not self._ready:
+            async with self.claim() as worker:
+                yield worker
+        else:
+            with self.sticky() as worker:
+                yield worker
+
+    @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as tasks:
             keepers = [tasks.create_task(self._keep(device)) for device in self._devices]

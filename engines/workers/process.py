@@ -137,13 +137,15 @@ class Worker:
             raise
 
     @asynccontextmanager
-    async def asking(self, task: str, fields: Fields, data: bytes = b"") -> AsyncIterator[Call]:
-        """A job, given up where the block ends before it does. Raises WorkerGone."""
+    async def asking(
+        self, task: str, fields: Fields, data: bytes = b"", *, urgent: bool = False
+    ) -> AsyncIterator[Call]:
+        """A job, given up where the block ends before it does. urgent: see messages.Work. Raises WorkerGone."""
         if self._gone is not None:
             raise WorkerGone(str(self._gone))
         self._number += 1
         call = self._calls[self._number] = Call(self, self._number)
-        self._say(Work(self._number, task, fields, data))
+        self._say(Work(self._number, task, fields, data, urgent))
         try:
             yield call
         finally:
@@ -151,9 +153,9 @@ class Worker:
                 with CancelScope(shield=True):  # whoever cancels us may do so again and again
                     await call.give_up()
 
-    async def ask(self, task: str, fields: Fields, data: bytes = b"") -> Fields:
+    async def ask(self, task: str, fields: Fields, data: bytes = b"", *, urgent: bool = False) -> Fields:
         """A job's answer. Raises JobFailed and WorkerGone."""
-        async with self.asking(task, fields, data) as call:
+        async with self.asking(task, fields, data, urgent=urgent) as call:
             return await call.answer()
 
     def cancel(self, number: int) -> None:

@@ -11,7 +11,7 @@ from gateway import __version__
 from gateway.app import build
 from gateway.serve import Server, configuration, listen
 from gateway.settings import Settings
-from gateway.wire.engine_health import Report
+from gateway.wire.engine_health import Progress, Report
 from tests.conftest import Gateway, ready, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -82,6 +82,18 @@ async def test_an_engine_that_is_not_ready_makes_the_gateway_so(
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert answer.json()["message"] == "not ready: tts, asr"
     assert (await health(gateway))["ready"] is False
+
+
+async def test_how_far_an_engine_is_is_passed_on_and_requests_are_asked_to_come_back(
+    gateway: Gateway, engine: ScriptedEngine
+) -> None:
+    engine.script = Script(health=Report("loading", progress=Progress("model Fun-CosyVoice3", 300, 1200)))
+    found = await becomes(gateway, "tts", "loading")
+    told = {"phase": "model Fun-CosyVoice3", "bytes": 300, "total": 1200, "percent": 25.0}
+    assert (found["progress"], found["replicas"][0]["progress"]) == (told, told)
+    refused = await gateway.client.post("/api/synthesize", json={"text": "Hi."})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+    assert "model Fun-CosyVoice3, 25 %" in refused.json()["error"]
 
 
 async def test_an_engine_that_crashes_is_shown_and_so_is_its_return(tmp_path: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.engine_health import Report, decode, encode
+from gateway.wire.engine_health import Progress, Report, decode, encode
 
 
 @pytest.mark.parametrize(
@@ -15,12 +15,33 @@ from gateway.wire.engine_health import Report, decode, encode
         (Report("ready", "CosyVoice2-0.5B", "cuda:0"), 200),
         (Report("loading", reason="reading 3 of 5 files"), 503),
         (Report("failed", "m", "cpu", "no such folder: /models/x"), 503),
+        (Report("loading", progress=Progress("model Fun-ASR-Nano-2512", 812_345_344, 2_127_426_538)), 503),
+        (Report("loading", progress=Progress("waiting for another container")), 503),
     ],
 )
 def test_what_our_engines_say_is_read_back(report: Report, status: int) -> None:
     told, body = encode(report)
     assert told == status
     assert decode(told, body) == report
+
+
+def test_progress_is_a_percentage_where_the_whole_is_known() -> None:
+    body = json.loads(encode(Report("loading", progress=Progress("model", 50, 200)))[1])
+    assert body["progress"] == {"phase": "model", "bytes": 50, "total": 200, "percent": 25.0}
+    assert Progress("model", 7, 0).percent is None
+    assert Progress("model", 9, 3).percent == 100.0
+    assert str(Progress("model m", 500_000, 2_000_000)) == "model m, 25 % of 2.0 MB"
+
+
+@pytest.mark.parametrize("found", [3, "x", {}, {"phase": 3}, {"phase": ""}])
+def test_progress_that_is_none_is_left_out(found: object) -> None:
+    assert decode(503, json.dumps({"state": "loading", "progress": found}).encode()).progress is None
+
+
+@pytest.mark.parametrize("count", [-1, 1e300, "3", None, True, 2**80])
+def test_counts_that_are_none_are_nothing(count: object) -> None:
+    body = json.dumps({"state": "loading", "progress": {"phase": "p", "bytes": count, "total": count}}).encode()
+    assert decode(503, body).progress in (Progress("p", 0, 0), Progress("p", 1, 1))
 
 
 def test_a_ready_engine_answers_as_the_upstream_one_does() -> None:

@@ -112,8 +112,8 @@ class Workers:
 
     async def _text(self, fields: Fields) -> str:
         assert self._whole is not None, "second_pass said so"
-        async with self._whole.claim() as worker:
-            heard = await worker.ask("transcribe", fields)
+        async with self._whole.hurry() as worker:  # nobody's recording keeps a speaker waiting
+            heard = await worker.ask("transcribe", fields, urgent=True)
         return str(heard["text"])
 
 

@@ -13,6 +13,8 @@ class Refusal(Exception):
 
 
 class Obedient:
+    hurried = False
+
     def load(self) -> Hello:
         print("libraries like to print")
         if "--broken" in sys.argv:
@@ -32,6 +34,12 @@ class Obedient:
                 yield {"begun": True}, b""
                 while not stopped():
                     time.sleep(0.005)
+            case "long":
+                yield {"begun": True}, b""
+                while not stopped() and not self.hurried:
+                    time.sleep(0.005)
+            case "hurry":
+                self.hurried = True
             case "slow to stop":
                 yield {"begun": True}, b""
                 while not stopped():

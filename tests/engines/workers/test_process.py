@@ -55,6 +55,15 @@ async def test_a_job_that_is_left_is_stopped_and_the_worker_goes_on() -> None:
         assert await running.ask("count", {"to": 1}) == {"done": "count"}
 
 
+async def test_what_is_urgent_is_done_in_the_pauses_of_a_long_job_and_at_once_where_there_is_none() -> None:
+    async with worker() as running:
+        async with running.asking("long", {}) as call:
+            assert await call.piece()
+            assert await running.ask("hurry", {}, urgent=True) == {"done": "hurry"}
+            assert await call.answer() == {"done": "long"}
+        assert await running.ask("hurry", {}, urgent=True) == {"done": "hurry"}
+
+
 async def test_a_slow_reader_holds_the_worker_back_and_may_leave_all_the_same() -> None:
     async with worker() as running:
         async with running.asking("count", {"to": 10_000}, bytes(4096)) as call:
