@@ -11,10 +11,18 @@ from gateway.errors import EngineUnavailable
 router = APIRouter(tags=["service"])
 
 
+class ProgressHealth(BaseModel):
+    phase: str
+    bytes: int
+    total: int
+    percent: float | None = None
+
+
 class ReplicaHealth(BaseModel):
     state: str
     running: int
     reason: str | None = None
+    progress: ProgressHealth | None = None
 
 
 class VerbHealth(BaseModel):
@@ -23,6 +31,7 @@ class VerbHealth(BaseModel):
     model: str
     device: str | None = None
     reason: str | None = None
+    progress: ProgressHealth | None = None
     running: int
     waiting: int
     slots: int

@@ -33,7 +33,7 @@ def test_progress_is_a_percentage_where_the_whole_is_known() -> None:
     assert str(Progress("model m", 500_000, 2_000_000)) == "model m, 25 % of 2.0 MB"
 
 
-@pytest.mark.parametrize("found", [3, "x", {}, {"phase": 3}, {"phase": ""}])
+@pytest.mark.parametrize("found", [3, "x", {}, {"phase": None}, {"phase": ""}])
 def test_progress_that_is_none_is_left_out(found: object) -> None:
     assert decode(503, json.dumps({"state": "loading", "progress": found}).encode()).progress is None
 
