@@ -81,7 +81,8 @@ class Engines(BaseModel):
     punc_model_id: str = "iic/punc_ct-transformer_zh-cn-common-vocab272727-pytorch"
     """`none` for a recogniser that writes its own punctuation."""
     asr_enable_realtime_punc: Switch = False
-    """Punctuation in partial results too."""
+    """Punctuation in partial results too, by the model that follows."""
+    punc_realtime_model_id: str = "iic/punc_ct-transformer_zh-cn-common-vad_realtime-vocab272727"
 
     model_hub: Annotated[Literal["modelscope", "huggingface"], BeforeValidator(_lower)] = "modelscope"
     """Where models are fetched from; one that this hub does not have comes from the other."""

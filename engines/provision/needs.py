@@ -63,6 +63,8 @@ def _recognition(settings: Engines) -> list[Need]:
     if mode in ("all", "realtime"):
         needs.append(Need(settings.asr_realtime_model_id, "ASR_REALTIME_MODEL_ID", "funasr"))
     needs.append(Need(settings.vad_model_id, "VAD_MODEL_ID", "funasr"))
+    if mode in ("all", "realtime") and settings.asr_enable_realtime_punc:
+        needs.append(Need(settings.punc_realtime_model_id, "PUNC_REALTIME_MODEL_ID", "funasr"))
     if settings.punc_model_id.lower() != "none":
         needs.append(Need(settings.punc_model_id, "PUNC_MODEL_ID", "funasr"))
     return needs

@@ -57,6 +57,10 @@ def test_what_synthesis_needs_follows_from_its_settings(settings: dict[str, str]
         ({}, ["ASR_MODEL_ID", "ASR_REALTIME_MODEL_ID", "VAD_MODEL_ID", "PUNC_MODEL_ID"]),
         ({"asr_model_mode": "offline", "punc_model_id": "None"}, ["ASR_MODEL_ID", "VAD_MODEL_ID"]),
         ({"asr_model_mode": "realtime"}, ["ASR_REALTIME_MODEL_ID", "VAD_MODEL_ID", "PUNC_MODEL_ID"]),
+        (
+            {"asr_model_mode": "realtime", "asr_enable_realtime_punc": "true", "punc_model_id": "none"},
+            ["ASR_REALTIME_MODEL_ID", "VAD_MODEL_ID", "PUNC_REALTIME_MODEL_ID"],
+        ),
     ],
 )
 def test_what_recognition_needs_follows_from_its_settings(settings: dict[str, str], names: list[str]) -> None:

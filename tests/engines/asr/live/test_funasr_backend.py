@@ -155,7 +155,7 @@ def test_a_stream_that_is_closed_is_forgotten(live: Any) -> None:
 
 
 def test_partial_results_are_punctuated_where_that_is_asked_for(models: Path) -> None:
-    made = backend(models, asr_enable_realtime_punc=True, punc_model_id="ct-punc-streaming")
+    made = backend(models, asr_enable_realtime_punc=True, punc_realtime_model_id="ct-punc-streaming")
     plain = "".join(event.text for event in heard(backend(models), clip(3, -1)) if hasattr(event, "text"))
     marked = "".join(event.text for event in heard(made, clip(3, -1)) if hasattr(event, "text"))
     assert plain
@@ -166,7 +166,10 @@ def test_partial_results_are_punctuated_where_that_is_asked_for(models: Path) ->
     ("settings", "says"),
     [
         ({"asr_realtime_model_id": "sensevoice"}, "ASR_REALTIME_MODEL_ID: sensevoice is a SenseVoiceSmall"),
-        ({"asr_enable_realtime_punc": True, "punc_model_id": "ct-punc"}, "PUNC_MODEL_ID: ct-punc is a CTTransformer"),
+        (
+            {"asr_enable_realtime_punc": True, "punc_realtime_model_id": "ct-punc"},
+            "PUNC_REALTIME_MODEL_ID: ct-punc is a CTTransformer",
+        ),
         ({"vad_model_id": "nowhere"}, "nowhere is not in"),
     ],
 )
