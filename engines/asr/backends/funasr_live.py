@@ -87,10 +87,11 @@ class FunAsrLive:
     # Private
 
     def _realtime_punctuation(self) -> Network:
-        folder = folder_of(self._settings.models_dir, self._settings.punc_realtime_model_id)
+        model = self._settings.punc_realtime_model_id
+        folder = folder_of(self._settings.models_dir, model)
         if (family := family_of(folder)) != _PUNCTUATION:
             raise Missing(
-                f"PUNC_REALTIME_MODEL_ID: {self._settings.punc_realtime_model_id} is a {family}, which cannot punctuate partial results; "
+                f"PUNC_REALTIME_MODEL_ID: {model} is a {family}, which cannot punctuate partial results; "
                 f"take a {_PUNCTUATION}, or set ASR_ENABLE_REALTIME_PUNC=false"
             )
         return Network(folder, "cpu")
