@@ -3,13 +3,10 @@
 One stack serves the whole file, in the order of the file: a test that takes something away brings it back.
 """
 
-import json
-import os
 import socket
 import subprocess
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,10 @@ import httpx
 import pytest
 
 from tests.e2e import client
+from tests.e2e.stack import Stack, docker, no_docker, wait_until
 
 pytestmark = pytest.mark.docker
 
-ROOT = Path(__file__).parents[2]
 ENGINES = {"tts": 50000, "asr": 8003}
 DOCUMENTATION_ADDRESS = "192.0.2.1"  # RFC 5737: nobody's
 
@@ -33,77 +30,9 @@ for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
 GO_OUTSIDE = f"import socket; socket.create_connection(('{DOCUMENTATION_ADDRESS}', 80), timeout=2)"  # raises OSError
 
 
-class Stack:
-    """One Compose project with ports and images of its own."""
-
-    def __init__(self) -> None:
-        name = f"voxgate-test-{uuid.uuid4().hex[:8]}"
-        self.port, avatar_port = _free_port(), _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.filter = f"label=com.docker.compose.project={name}"
-        self.images = {kind: f"voxgate-{kind}:{name[8:]}" for kind in ("gateway", "tts", "asr")}
-        self.environment = {
-            "BUILD_NETWORK": "host",
-            **os.environ,
-            **{f"{kind.upper()}_IMAGE": image for kind, image in self.images.items()},
-            "COMPOSE_PROJECT_NAME": name,
-            "DEVICE": "cpu",
-            "SEALED": "false",
-            "ENV_FILE": "none, though the developer may have one",
-            "UP_TIMEOUT": "180",
-            "VOXGATE_HOST": "127.0.0.1",
-            "VOXGATE_PORT": str(self.port),
-            "VOXGATE_TEXT_MAX_CHARS": "500",
-            "VOXGATE_AVATAR_PORT": str(avatar_port),
-        }
-
-    def make(self, verb: str, arguments: str = "", **changed: str) -> str:
-        self.environment |= changed
-        done = self.try_make(verb, arguments)
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    def try_make(self, verb: str, arguments: str = "", **changed: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["make", verb, f"ARGS={arguments}"],
-            cwd=ROOT,
-            env=self.environment | changed,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def container(self, service: str) -> str:
-        found = docker("ps", "-q", "--filter", self.filter, "--filter", f"label=com.docker.compose.service={service}")
-        assert found, f"{service} is not running"
-        return found
-
-    def inspect(self, service: str) -> dict[str, Any]:
-        (found,) = json.loads(docker("inspect", self.container(service)))
-        assert isinstance(found, dict)
-        return found
-
-    def python(self, service: str, code: str) -> subprocess.CompletedProcess[str]:
-        command = ["docker", "exec", self.container(service), "python", "-c", code]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30)
-
-    def state(self, engine: str) -> str:
-        body = httpx.get(f"{self.url}/health", timeout=10, trust_env=False).json()
-        return str(body["engines"][engine]["state"])
-
-    def leftovers(self) -> str:
-        kinds = (("ps", "-aq"), ("network", "ls", "-q"), ("volume", "ls", "-q"))
-        return "".join(docker(*kind, "--filter", self.filter) for kind in kinds)
-
-
-def docker(*arguments: str) -> str:
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    if reason := _no_docker():
+    if reason := no_docker():
         pytest.skip(reason)
     stack = Stack()
     try:
@@ -174,8 +103,8 @@ def test_sealed_engines_reach_nothing_outside(stack: Stack, http: httpx.Client) 
 def test_a_killed_engine_is_reported_and_comes_back(stack: Stack, http: httpx.Client) -> None:
     restarts = stack.inspect("tts")["RestartCount"]
     stack.python("tts", KILL_THE_SERVER)
-    _wait_until(lambda: _told(http) == 503 and stack.state("tts") != "ready", "the loss to be told")
-    _wait_until(lambda: stack.state("tts") == "ready", "the engine to come back")
+    wait_until(lambda: _told(http) == 503 and stack.state("tts") != "ready", "the loss to be told")
+    wait_until(lambda: stack.state("tts") == "ready", "the engine to come back")
     assert stack.inspect("tts")["RestartCount"] > restarts
     client.synthesize(http, "hello world", client.ENGLISH_MALE)
 
@@ -190,7 +119,7 @@ def test_clients_outlive_the_swap_of_an_engine(stack: Stack, http: httpx.Client,
     with client.Callers(stack.url, voice) as callers:
         stack.make("up", TTS_IMAGE=other)
         swapped = time.monotonic()
-        _wait_until(lambda: callers.served_since(swapped), "a caller to be served by the new engine")
+        wait_until(lambda: callers.served_since(swapped), "a caller to be served by the new engine")
 
     assert stack.container("gateway") == gateway and stack.container("tts") != engine
     assert stack.inspect("tts")["Config"]["Image"] == other
@@ -218,21 +147,6 @@ def test_down_leaves_nothing(stack: Stack) -> None:
 # Private
 
 
-def _no_docker() -> str:
-    """Why the Docker tests cannot run here; empty when they can."""
-    try:
-        answer = subprocess.run(["docker", "version"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        return f"no Docker engine answers: {exc}"
-    return "" if answer.returncode == 0 else f"no Docker engine answers: {answer.stderr.strip()}"
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def _published(inspected: dict[str, Any]) -> dict[int, int]:
     ports = inspected["NetworkSettings"]["Ports"]
     return {int(inner.split("/")[0]): int(outer[0]["HostPort"]) for inner, outer in ports.items() if outer}
@@ -247,10 +161,3 @@ def _ways_out(stack: Stack, service: str) -> list[str]:
 
 def _told(http: httpx.Client) -> int:
     return http.post("/api/synthesize", json={"text": "hello", "speaker_id": client.ENGLISH_MALE}).status_code
-
-
-def _wait_until(true: Callable[[], bool], what: str, limit: float = 60) -> None:
-    deadline = time.monotonic() + limit
-    while not true():
-        assert time.monotonic() < deadline, f"waited {limit:g} s for {what}"
-        time.sleep(0.05)
