@@ -10,8 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
-LONGEST = 16 * 2**20
-"""Bytes of a line, and of what follows it; the words of ten hours are about one mebibyte."""
+LONGEST = 32 * 2**20
+"""Bytes of a line, and of what follows it; the words of ten hours are about one mebibyte, a recording of a voice is up
+to twenty."""
+AHEAD = 64 * 1024
+"""Bytes that a StreamReader for `read` is to hold back its sender at: what is longer is put together here."""
 
 Fields = Mapping[str, Any]
 """Whatever JSON can say."""
@@ -76,18 +79,19 @@ _WITH_DATA = ("Work", "Piece")
 
 
 def encode(message: Message) -> bytes:
+    """Raises ValueError for one that is longer than the other side would take."""
     kind, body = type(message).__name__, asdict(message)
     data: bytes = body.pop("data", b"")
-    return json.dumps({"kind": kind, "size": len(data), **body}).encode() + b"\n" + data
+    line = json.dumps({"kind": kind, "size": len(data), **body}).encode() + b"\n"
+    if max(len(line), len(data)) > LONGEST:
+        raise ValueError("a message that is too long")
+    return line + data
 
 
 async def read(source: asyncio.StreamReader) -> Message:
     """Raises ValueError, and EOFError where the other side has ended."""
-    try:
-        head, size = _head(await source.readuntil())
-        return _made(head, await source.readexactly(size))
-    except asyncio.LimitOverrunError as exc:
-        raise ValueError("a message that is too long") from exc
+    head, size = _head(await _line(source))
+    return _made(head, await source.readexactly(size))
 
 
 def receive(source: BinaryIO) -> Message:
@@ -100,6 +104,18 @@ def receive(source: BinaryIO) -> Message:
     if len(data) < size:
         raise EOFError
     return _made(head, data)
+
+
+async def _line(source: asyncio.StreamReader) -> bytes:
+    """One of up to LONGEST bytes, whatever the reader's own limit is."""
+    begun = bytearray()
+    while True:
+        try:
+            return bytes(begun + await source.readuntil())
+        except asyncio.LimitOverrunError as exc:
+            begun += await source.readexactly(exc.consumed)
+        if len(begun) > LONGEST:
+            raise ValueError("a message that is too long")
 
 
 def _head(line: bytes) -> tuple[dict[str, Any], int]:

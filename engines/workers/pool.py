@@ -87,9 +87,10 @@ class Pool:
     @contextmanager
     def sticky(self) -> Iterator[Worker]:
         """A worker to share with others, one of those that are shared least. Raises NotReady."""
-        if not self._ready:
+        alive = [worker for worker in self._ready if not worker.gone]
+        if not alive:
             raise self._not_ready()
-        worker = min(self._ready, key=lambda one: one.running)
+        worker = min(alive, key=lambda one: one.running)
         worker.running += 1
         try:
             yield worker
@@ -99,7 +100,7 @@ class Pool:
     @asynccontextmanager
     async def hurry(self) -> AsyncIterator[Worker]:
         """A worker for an urgent job, busy or not; where there is none, the next one."""
-        if not self._ready:
+        if all(worker.gone for worker in self._ready):
             async with self.claim() as worker:
                 yield worker
         else:
@@ -126,9 +127,9 @@ class Pool:
         return NotReady(self._reason or f"the {self.name} model is being loaded")
 
     async def _claimed(self) -> Worker:
-        if self._idle:
+        if idle := [worker for worker in self._idle if not worker.gone]:
             load = {device: self._load(device) for device in self._devices}
-            worker = min(self._idle, key=lambda one: load[one.device])
+            worker = min(idle, key=lambda one: load[one.device])
             self._idle.remove(worker)
             return worker
         place: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
@@ -138,7 +139,7 @@ class Pool:
         except asyncio.CancelledError:
             with suppress(ValueError):
                 self._queue.remove(place)
-            if place.done() and not place.cancelled():  # both at once
+            if place.done() and not place.cancelled() and place.exception() is None:  # both at once
                 self._hand_on(place.result())
             raise
 
@@ -146,8 +147,8 @@ class Pool:
         return sum(worker.running for worker in self._ready if worker.device == device)
 
     def _hand_on(self, worker: Worker) -> None:
-        """To who waits longest, if it is still alive."""
-        if worker not in self._ready:
+        """To who waits longest, if it is still alive: one that was killed is ready until its end is heard."""
+        if worker.gone or worker not in self._ready:
             return
         while self._queue:
             place = self._queue.popleft()
@@ -155,6 +156,13 @@ class Pool:
                 place.set_result(worker)
                 return
         self._idle.append(worker)
+
+    def _turn_away(self) -> None:
+        """Whoever waits for a worker, where there is none and none can be had."""
+        while self._queue and not self._ready:
+            place = self._queue.popleft()
+            if not place.done():
+                place.set_exception(self._not_ready())
 
     async def _keep(self, device: str) -> None:
         """One worker after the other, each as long as it lives."""
@@ -169,6 +177,7 @@ class Pool:
             except WorkerGone as exc:
                 if not loaded:
                     self._reason = str(exc)
+                    self._turn_away()
                 log.warning("%s; it is replaced in %.1f s", exc, back_off)
             await asyncio.sleep(back_off)
             back_off = min(2 * back_off, _LONGEST_BACK_OFF)

@@ -108,6 +108,11 @@ class Worker:
     def __repr__(self) -> str:
         return f"<worker {self._process.pid} on {self.device}, {self.running} running>"
 
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended, or is about to: nobody is to be given it any more."""
+        return self._gone is not None
+
     async def hello(self) -> Hello:
         """Waits until the model is loaded. Raises WorkerGone."""
         match await self._hear():
@@ -118,7 +123,9 @@ class Worker:
         raise WorkerGone("a worker said something unexpected")
 
     async def listen(self) -> None:
-        """Hands what the worker says to those who asked, until it ends. Raises WorkerGone, to each of them as well."""
+        """Hands what the worker says to those who asked, until it ends. Raises WorkerGone, to each of them as well;
+        they are told too where the listening itself is cancelled."""
+        gone = WorkerGone("the engine ends")
         try:
             while True:
                 match await self._hear():
@@ -128,24 +135,30 @@ class Worker:
                         await self._calls.pop(number).hear(answer)
                     case _:
                         raise WorkerGone("a worker said something unexpected")
-        except WorkerGone as gone:
+        except WorkerGone as exc:
+            gone = exc
+            raise
+        finally:
             self._gone = gone
             self.kill()
             calls, self._calls = self._calls, {}
             for call in calls.values():
                 call.lose(gone)
-            raise
 
     @asynccontextmanager
     async def asking(
         self, task: str, fields: Fields, data: bytes = b"", *, urgent: bool = False
     ) -> AsyncIterator[Call]:
-        """A job, given up where the block ends before it does. urgent: see messages.Work. Raises WorkerGone."""
+        """A job, given up where the block ends before it does. urgent: see messages.Work. Raises WorkerGone, and
+        JobFailed for one that is too large."""
         if self._gone is not None:
             raise WorkerGone(str(self._gone))
         self._number += 1
+        try:
+            self._say(Work(self._number, task, fields, data, urgent))
+        except ValueError:  # the worker could not read it, and would end
+            raise JobFailed("the request is too large", 413) from None
         call = self._calls[self._number] = Call(self, self._number)
-        self._say(Work(self._number, task, fields, data, urgent))
         try:
             yield call
         finally:
@@ -162,6 +175,7 @@ class Worker:
         self._say(Cancel(number))
 
     def kill(self) -> None:
+        self._gone = self._gone or WorkerGone("a worker died")  # what it has said already still arrives
         with suppress(ProcessLookupError):
             self._process.kill()
 
@@ -193,12 +207,21 @@ async def started(
     inside = "cpu" if device == "cpu" else "cuda:0"
     pipe = asyncio.subprocess.PIPE
     # Libraries leave files in it, and one that is killed cannot clear up after itself.
-    scratch = tempfile.TemporaryDirectory(prefix="worker-", ignore_cleanup_errors=True)
-    own = {**environment, "CUDA_VISIBLE_DEVICES": number, "TMPDIR": scratch.name}
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="worker-", ignore_cleanup_errors=True)
+    except OSError as exc:
+        raise WorkerGone(f"no worker can be started: {exc.strerror}") from exc
+    # CUDA counts by speed unless it is told to count as nvidia-smi does, and with it whoever names a device.
+    own = {
+        **environment,
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": number,
+        "TMPDIR": scratch.name,
+    }
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", module, *options, "--device", inside,
-            stdin=pipe, stdout=pipe, limit=messages.LONGEST,
+            stdin=pipe, stdout=pipe, limit=messages.AHEAD,
             env=inherited(own),
         )  # fmt: skip
     except OSError as exc:
@@ -212,4 +235,4 @@ async def started(
         try:
             await process.wait()
         finally:
-            scratch.cleanup()
+            await asyncio.to_thread(scratch.cleanup)  # what libraries left may be much

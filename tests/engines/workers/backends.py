@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Generator
+from pathlib import Path
 
 from engines.workers import child
 from engines.workers.messages import Fields, Hello, Work
@@ -26,6 +27,9 @@ class Obedient:
             case "count":
                 for number in range(work.fields["to"]):
                     yield {"number": number}, work.data
+                    if log := work.fields.get("log"):
+                        with Path(log).open("a") as file:
+                            file.write(".")
             case "refuse":
                 raise Refusal("not like this")
             case "fail":

@@ -17,6 +17,8 @@ class Puppet:
 
     def __init__(self, loads: bool | str = True, device: str = "cpu") -> None:
         self._loads, self.device, self.running = loads, device, 0
+        self.gone = False
+        """Whether it was killed; its end is heard when it dies."""
         self.did: list[str] = []
         self.free = asyncio.Event()
         self._dead = asyncio.Event()

@@ -25,6 +25,24 @@ async def test_every_message_survives_the_pipe(message: Message) -> None:
     assert [await messages.read(stream), await messages.read(stream)] == [message, message]
 
 
+@pytest.mark.parametrize("size", [10, 63, 64, 65, 128, 1000])
+async def test_a_line_may_be_longer_than_what_the_reader_holds(size: int) -> None:
+    message = Answer(3, 200, "", {"text": "x" * size})
+    stream = asyncio.StreamReader(limit=64)
+    stream.feed_data(messages.encode(message) * 2)
+    assert [await messages.read(stream), await messages.read(stream)] == [message, message]
+
+
+async def test_a_line_without_end_is_a_value_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "LONGEST", 1000)
+    stream = asyncio.StreamReader(limit=64)
+    stream.feed_data(b"x" * 2000)
+    with pytest.raises(ValueError, match="too long"):
+        await messages.read(stream)
+    with pytest.raises(ValueError, match="too long"):
+        messages.encode(Answer(3, 200, "x" * 1000))
+
+
 LINES = [
     b"\n", b"[]\n", b"{}\n", b'{"kind": "Nope", "size": 0}\n', b'{"kind": "Cancel", "size": 0}\n', b"\xff\n", b"3\n",
     b'{"kind": "Cancel", "number": 1, "size": -1}\n', b'{"kind": "Cancel", "number": 1, "size": 99999999999}\n',

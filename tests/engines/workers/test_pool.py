@@ -1,9 +1,11 @@
 import asyncio
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from engines.workers.pool import Busy, NotReady
-from engines.workers.process import Worker, WorkerGone
+from engines.workers.pool import Busy, NotReady, Pool
+from engines.workers.process import Worker, WorkerGone, started
 from tests.engines.workers.puppet import Puppet, pool, until
 
 
@@ -118,3 +120,54 @@ async def test_a_worker_returned_after_its_death_is_not_handed_on() -> None:
         async with asked.claim() as again:
             assert isinstance(worker, Puppet | Worker)
             assert again is second  # type: ignore[comparison-overlap]
+
+
+async def test_a_worker_that_was_killed_is_not_handed_on_though_its_end_was_not_heard_yet() -> None:
+    first, second = Puppet(), Puppet()
+    asked = pool(first, second)
+
+    async def next_one() -> object:
+        async with asked.claim() as worker:
+            return worker
+
+    async with asked.at_work(), asyncio.TaskGroup() as tasks:
+        await until(asked, "1/1 workers")
+        async with asked.claim():
+            waiting = tasks.create_task(next_one())
+            await asyncio.sleep(0)
+            first.gone = True
+        with pytest.raises(NotReady), asked.sticky():
+            pass
+        first.die()
+        assert await waiting is second
+
+
+async def test_whoever_waits_is_turned_away_where_no_worker_can_be_had_any_more() -> None:
+    first = Puppet()
+    asked = pool(first, Puppet(loads="OSError: the disk has gone"))
+
+    async def next_one() -> None:
+        with pytest.raises(NotReady, match="the disk has gone"):
+            async with asyncio.timeout(2), asked.claim():
+                pass
+
+    async with asked.at_work(), asyncio.TaskGroup() as tasks:
+        await until(asked, "1/1 workers")
+        async with asked.claim():
+            waiting = tasks.create_task(next_one())
+            await asyncio.sleep(0)
+            first.die()
+            await waiting
+
+
+async def test_a_worker_that_cannot_be_started_is_tried_again_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
+    start = partial(started, "tests.engines.workers.backends", (), environment={})
+    asked = Pool("recognition", start, ("cpu",), 0)
+    async with asked.at_work():
+        async with asyncio.timeout(2):
+            while asked.report.state == "loading":
+                await asyncio.sleep(0.005)
+        assert "No such file" in asked.report.reason

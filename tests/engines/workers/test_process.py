@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from engines.workers import messages
 from engines.workers.process import JobFailed, Worker, WorkerGone, started
 
 MODULE = "tests.engines.workers.backends"
@@ -72,6 +73,44 @@ async def test_a_slow_reader_holds_the_worker_back_and_may_leave_all_the_same() 
         assert await running.ask("count", {"to": 1}) == {"done": "count"}
 
 
+async def test_a_reader_who_reads_nothing_is_not_read_ahead_for_without_end(tmp_path: Path) -> None:
+    async with worker() as running:
+        async with running.asking("count", {"to": 1000, "log": str(tmp_path / "said")}, bytes(100_000)) as call:
+            await call.piece()
+            said, before = -1, -2
+            while said != before:  # until it is held back
+                before = said
+                await asyncio.sleep(0.2)
+                said = (tmp_path / "said").stat().st_size
+            assert 4 < said < 20
+        assert call.over
+
+
+async def test_a_job_that_is_larger_than_a_message_is_refused_and_the_worker_goes_on() -> None:
+    async with worker() as running:
+        for fields, data in (
+            ({"to": 0}, bytes(messages.LONGEST + 1)),
+            ({"to": 0, "text": "x" * messages.LONGEST}, b""),
+        ):
+            with pytest.raises(JobFailed, match="too large") as refused:
+                await running.ask("count", fields, data)
+            assert refused.value.status == 413
+        assert await running.ask("count", {"to": 1}, bytes(20 * 2**20)) == {"done": "count"}
+
+
+async def test_whoever_waits_for_an_answer_when_the_server_ends_is_told() -> None:
+    async with started(MODULE, [], "cpu", {"PYTHONPATH": str(Path(__file__).parents[3])}, patience=60) as running:
+        await running.hello()
+        async with asyncio.TaskGroup() as tasks:
+            ears = tasks.create_task(_listen(running))
+            async with running.asking("deaf", {}) as call:
+                await call.piece()
+                ears.cancel()
+                async with asyncio.timeout(2):
+                    with pytest.raises(WorkerGone, match="the engine ends"):
+                        await call.answer()
+
+
 async def test_a_worker_that_does_not_stop_is_killed() -> None:
     async with worker() as running:
         async with running.asking("deaf", {}) as call:
@@ -117,7 +156,9 @@ async def test_a_worker_sees_its_own_device_only() -> None:
     async with started(MODULE, [], "cuda:3", {}) as running:
         hello = await running.hello()
         (process,) = [one for one in psutil.Process().children() if MODULE in one.cmdline()]
-        assert (hello.device, process.environ()["CUDA_VISIBLE_DEVICES"]) == ("cuda:0", "3")
+        own = process.environ()
+        assert (hello.device, own["CUDA_VISIBLE_DEVICES"]) == ("cuda:0", "3")
+        assert own["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "as the operator's nvidia-smi counts them"
 
 
 async def test_the_process_is_gone_when_the_block_ends() -> None:
