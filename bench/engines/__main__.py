@@ -23,6 +23,7 @@ from typing import Any
 from bench.engines import load, models
 from bench.engines.figures import Burst, Live, Target, drift, gigabytes, milliseconds, percentile, table
 from bench.engines.server import NotReady, running, vram
+from engines.settings import inherited
 
 OUT = models.ROOT / "bench" / "out"
 
@@ -44,7 +45,7 @@ class Plan:
     workers: tuple[int, ...]
     """Processes on the device, compared."""
     rounds: int
-    """Bursts of each level."""
+    """Bursts of each level, of recognition; one synthesis lasts long enough to be measured once."""
     sequential: int
     """Syntheses one after the other."""
 
@@ -52,8 +53,8 @@ class Plan:
 _ALL = (1, 2, 4, 8, 16, 32)
 PLANS: dict[str, tuple[Plan, ...]] = {
     "cpu": (
-        Plan("tiny", ("sensevoice",), ("cosyvoice2",), _ALL, _ALL, (1, 4, 8), (1, 2), 1, 100),
-        Plan("short", ("sensevoice",), ("cosyvoice2",), (1, 4), (1,), (1,), (1,), 1, 0),
+        Plan("tiny", ("sensevoice",), ("cosyvoice2",), _ALL, _ALL, (1, 4, 8), (1, 2), 3, 100),
+        Plan("short", ("sensevoice",), ("cosyvoice2",), (1, 4), (1, 2), (1, 2), (1,), 1, 0),
     ),
     "gpu": (
         Plan(
@@ -76,8 +77,10 @@ class Bench:
         for workers in plan.workers:
             with running(*self._recogniser(name, workers, "offline"), self._log(name, workers)) as server:
                 ask = load.transcribe(server)
-                await load.burst(server, ask, workers, 2)  # warm, each of them
-                bursts[workers] = [await load.burst(server, ask, clients, plan.rounds) for clients in plan.levels]
+                await load.burst(server, ask, workers, 1)  # warm, each of them
+                bursts[workers] = [
+                    _told(name, workers, await load.burst(server, ask, clients, plan.rounds)) for clients in plan.levels
+                ]
         head = ("workers", "clients", "req/s", "p50 ms", "p95 ms", "audio/wall", "RTF of a client", *_SHARED)
         rows = (
             (f"{workers}", f"{one.clients}", f"{one.per_second:.2f}", milliseconds(one.took(0.5)),
@@ -121,8 +124,10 @@ class Bench:
                 if version != "cosyvoice":
                     await load.register(server)
                 ask = load.speak(server, version == "cosyvoice", models.characters(version, plan.size))
-                await load.burst(server, ask, workers, 2)  # warm, each of them
-                bursts[workers] = [await load.burst(server, ask, clients, plan.rounds) for clients in plan.speaking]
+                await load.burst(server, ask, workers, 1)  # warm, each of them
+                bursts[workers] = [
+                    _told(version, workers, await load.burst(server, ask, clients, 1)) for clients in plan.speaking
+                ]
                 if workers == plan.workers[0] and plan.sequential:
                     firsts = [one.first for one in await load.one_by_one(server, ask, plan.sequential)]
         head = (
@@ -160,7 +165,8 @@ class Bench:
             sys.executable, "-W", "ignore", "-m", "bench.engines.batching", str(models.funasr(name, plan.size)),
             str(models.funasr(models.VAD, plan.size)), "--device", device, "--threads", str(min(4, _cores())),
         ]  # fmt: skip
-        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        environment = inherited({"OMP_WAIT_POLICY": "PASSIVE"})  # as workers have it
+        said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
         found: dict[str, float] = json.loads(said.strip().splitlines()[-1])
         alone = found["1"]
         rows = ((each, f"{took:.1f}", "" if each == "vad" else f"{alone / took:.2f}") for each, took in found.items())
@@ -230,6 +236,12 @@ def _shared(found: Burst | Live) -> tuple[str, ...]:
     return (*health, gigabytes(found.rss), gigabytes(found.vram))
 
 
+def _told(name: str, workers: int, found: Burst) -> Burst:
+    """The whole takes minutes: whoever waits is shown that it goes on."""
+    print(f"{name}, {workers} workers, {found.clients} clients: {found.per_second:.2f}/s", file=sys.stderr, flush=True)
+    return found
+
+
 def _live(found: Live) -> tuple[str, ...]:
     streams = found.streams
     return (
@@ -263,7 +275,7 @@ async def _measure(plans: Sequence[Plan], device: str, parts: Sequence[str]) -> 
                 await bench.recognition(name)
             for name in plan.recognisers[:1] if "live" in parts else ():
                 await bench.talk(name)
-            for name in plan.recognisers if "batches" in parts else ():
+            for name in plan.recognisers if "batches" in parts and plan.size != "tiny" else ():
                 bench.batches(name)
             for version in plan.voices if "tts" in parts else ():
                 await bench.synthesis(version)
