@@ -5,8 +5,8 @@ reader costs one sentence of memory, or a few pieces where a worker makes them.
 """
 
 import functools
-from collections.abc import AsyncIterator, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from threading import Event
 from typing import Protocol
@@ -19,7 +19,7 @@ from engines.tts.job import Job
 from engines.tts.readiness import Readiness
 from engines.workers.messages import Fields
 from engines.workers.pool import Pool
-from engines.workers.process import Call, JobFailed, WorkerGone
+from engines.workers.process import Call, JobFailed, Worker, WorkerGone
 from gateway.wire.engine_health import Report
 
 
@@ -128,19 +128,21 @@ class Processes:
     @asynccontextmanager
     async def speaking(self, job: Job) -> AsyncIterator[Speech]:
         fields, wav = packed(job)
-        with self._pool.seat():
-            async with self._pool.claim() as worker, worker.asking("speak", fields, wav) as call:
-                yield await _begun(call)
+        async with self._worker() as worker, AsyncExitStack() as stack:
+            with _another():
+                call = await stack.enter_async_context(worker.asking("speak", fields, wav))
+                speech = await _begun(call)
+            yield speech
 
     async def register(self, name: str, job: Job) -> None:
         fields, wav = packed(job)
-        with self._pool.seat():
-            async with self._pool.claim() as worker:
+        async with self._worker() as worker:
+            with _another():
                 await worker.ask("register", {"name": name, **fields}, wav)
 
     async def registered(self) -> tuple[str, ...]:
-        with self._pool.seat():
-            async with self._pool.claim() as worker:
+        async with self._worker() as worker:
+            with _another():
                 return tuple((await worker.ask("registered", {}))["names"])
 
     @asynccontextmanager
@@ -152,6 +154,14 @@ class Processes:
             async with self._preparation.at_work(), self._pool.at_work():
                 yield
 
+    # Private
+
+    @asynccontextmanager
+    async def _worker(self) -> AsyncIterator[Worker]:
+        with self._pool.seat():
+            async with self._pool.claim() as worker:
+                yield worker
+
 
 def packed(job: Job) -> tuple[Fields, bytes]:
     """A job as a worker is told it: fields, and the WAV of its prompt."""
@@ -159,11 +169,17 @@ def packed(job: Job) -> tuple[Fields, bytes]:
     return fields, job.prompt.wav if job.prompt else b""
 
 
-async def _begun(call: Call) -> Speech:
+@contextmanager
+def _another() -> Iterator[None]:
+    """A worker's death before the answer is the engine's failure, and another one may do better."""
     try:
-        first = await call.piece()
+        yield
     except WorkerGone as exc:
-        raise JobFailed(f"{exc} before it said anything; try again", 502) from exc
+        raise JobFailed(f"{exc} before it answered; try again", 502) from exc
+
+
+async def _begun(call: Call) -> Speech:
+    first = await call.piece()
     if first is None:
         raise JobFailed("the engine made no sound", 500)
     return Speech(first.fields["sample_rate"], _pieces(call, first.data))
