@@ -24,6 +24,8 @@ _LARGEST_FIELD = 2**20
 _LARGEST_BODY = LARGEST_PROMPT + 2 * _LARGEST_FIELD
 _LONGEST_NAME = 64
 """Bytes of UTF-8, of a registered speaker."""
+_SHOWN = 20
+"""Names of speakers in an error."""
 _SLOWEST, _FASTEST = 0.5, 2.0
 _SEEDS = 2**32
 
@@ -163,4 +165,6 @@ def check_text(text: str) -> None:
 def check_speaker(name: str, speakers: tuple[str, ...]) -> None:
     """Raises Refused."""
     if name not in speakers:
-        raise Refused(f"unknown spk_id {name[:40]!r}; known are {', '.join(speakers) or 'none'}")
+        # The answer of gRPC is a header, of which clients take eight kilobytes.
+        known = ", ".join(speakers[:_SHOWN]) + (", ..." if len(speakers) > _SHOWN else "") or "none"
+        raise Refused(f"unknown spk_id {name[:40]!r}; known are {known}")

@@ -30,7 +30,7 @@ sentence is still being made. seed: makes the same answer come twice. zero_shot_
 REGISTER = "/register_speaker"
 """Ours. Fields: zero_shot_spk_id, file prompt_wav; prompt_text may be left out. Answers {"zero_shot_spk_id"}."""
 SPEAKERS = "/speakers"
-"""Ours, GET: {"speakers": [built in, for spk_id], "registered": [for zero_shot_spk_id], "sample_rate"}."""
+"""Ours, GET: {"speakers": [built in, for spk_id], "registered": [for zero_shot_spk_id]}."""
 
 SAMPLE_RATE_HEADER = "x-sample-rate"
 """Ours: Hz, decimal."""
