@@ -162,6 +162,9 @@ def _read(file: Path) -> Voice | None:
         shapes = voice.features.shape, voice.tokens.shape, voice.embedding.shape
         if [len(shape) for shape in shapes] != [3, 2, 2] or not isinstance(voice.transcript, str):
             raise ValueError("not a voice")
+    except (OSError, MemoryError) as exc:  # of the disk or the machine: the file may be right, and made by hand
+        log.warning("a stored speaker cannot be read now: %s", type(exc).__name__)
+        return None
     except Exception as exc:  # a damaged file raises whatever the bytes in it make torch do
         log.warning("a stored speaker cannot be read and is dropped: %s", type(exc).__name__)
         file.unlink(missing_ok=True)

@@ -172,3 +172,17 @@ def test_a_model_is_told_from_another_by_its_files(tmp_path: Path) -> None:
     assert identity([file]) == before
     file.write_bytes(b"a" * (5 * 2**20 - 1) + b"b")
     assert identity([file]) != before
+
+
+def test_a_registered_speaker_outlives_a_disk_that_cannot_be_read_now(
+    speakers: Speakers, extract: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speakers.register("Ann", PROMPT, "hello")
+
+    def unreadable(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(torch, "load", unreadable)
+        assert Speakers(tmp_path, extract).registered("Ann") is None
+    assert Speakers(tmp_path, extract).registered("Ann") is not None
