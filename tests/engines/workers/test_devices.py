@@ -23,7 +23,9 @@ def test_a_list_of_devices_is_read(monkeypatch: pytest.MonkeyPatch, text: str, g
     assert devices.named("TTS_GPUS", text) == found
 
 
-@pytest.mark.parametrize(("text", "says"), [("gpu", "not a device"), ("0,x", "'x'"), ("2", "no GPU 2"), ("-1", "'-1'")])
+@pytest.mark.parametrize(
+    ("text", "says"), [("gpu", "not a device"), ("0,x", "'x'"), ("2", "no GPU 2"), ("-1", "'-1'"), ("²", "'²'")]
+)
 def test_what_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, text: str, says: str) -> None:
     monkeypatch.setattr(devices, "gpus", lambda: 1)
     with pytest.raises(SettingsError, match=f"TTS_GPUS: .*{says}"):
