@@ -181,7 +181,7 @@ class _Hearing:
 
 def find(name: str, models_dir: Path) -> Path:
     """The folder of a model named by its hub name or as a folder. Raises Unusable."""
-    for folder in (models_dir / name, Path(name)):
+    for folder in (Path(name), models_dir / name):  # in the order in which engines/provision looks
         if folder.is_dir():
             return folder
     raise Unusable(f"the model {name} is neither in {models_dir} nor a folder")
