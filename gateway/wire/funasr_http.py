@@ -9,6 +9,7 @@ Answers: 200 {"text", "language", "success": true}, and from engines that know t
 import json
 import re
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 from gateway.wire import answers
@@ -130,9 +131,16 @@ def _times(found: object) -> Times:
     if not isinstance(found, list):
         return ()
     try:
-        return [(_token(one), float(one["start_time"]), float(one["end_time"])) for one in found]
-    except (TypeError, KeyError, ValueError) as exc:
+        return [(_token(one), _seconds(one["start_time"]), _seconds(one["end_time"])) for one in found]
+    except (TypeError, KeyError, ValueError, OverflowError) as exc:
         raise ValueError("timestamps that are none") from exc
+
+
+def _seconds(found: Any) -> float:
+    """Python's JSON knows NaN and Infinity, which nobody else can read."""
+    if not isfinite(seconds := float(found)):
+        raise ValueError
+    return seconds
 
 
 def _token(found: object) -> str:

@@ -167,3 +167,9 @@ def test_hotwords_may_be_a_json_list() -> None:
 def test_half_a_character_does_not_get_further() -> None:
     assert read_result(b'{"text": "a\\ud800", "language": "\\udfff"}') == ("a?", "?", ())
     assert read_error(b'{"error": "a\\ud800"}') == "a?"
+
+
+@pytest.mark.parametrize("time", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 400, '"soon"', "null"])
+def test_a_time_that_is_none_is_a_value_error(time: str) -> None:
+    with pytest.raises(ValueError, match="timestamps that are none"):
+        read_result(f'{{"text": "a", "timestamps": [{{"token": "a", "start_time": {time}, "end_time": 1}}]}}'.encode())
