@@ -41,7 +41,7 @@ class Hub:
 
     @property
     def host(self) -> str:
-        return urlsplit(self._endpoint).netloc
+        return Url(self._endpoint).host
 
     def file(self, place: Place, path: str) -> Url:
         if self.name == "modelscope":

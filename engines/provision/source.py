@@ -123,7 +123,7 @@ def _archive(staging: Path, source: Source, given: str, tell: Tell) -> tuple[Pat
         download(url, path, Pin(), meter.at, limit=_ARCHIVE_BYTES)
     except web.WebError as exc:
         raise ProvisionError(f"source {source.name} cannot be had from {url.host} ({exc}): {_cure(source)}") from exc
-    return path, address
+    return path, f"what {url.host} gives"  # an address may carry a key
 
 
 def _cure(source: Source) -> str:

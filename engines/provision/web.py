@@ -48,7 +48,8 @@ class Url:
 
     @property
     def host(self) -> str:
-        return urlsplit(self.address).netloc
+        """Without what may stand before it: a name and a password are no business of those who read an error."""
+        return urlsplit(self.address).netloc.rpartition("@")[2]
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -96,6 +96,16 @@ def test_a_host_that_does_not_answer_is_named_with_the_cure(pin: Source, setting
         source.provide(pin, settings(), told)
 
 
+def test_a_key_in_its_address_is_told_to_nobody(
+    tarball: Path, pin: Source, settings: Make, hub: FakeHub, told: Told
+) -> None:
+    hub.documents["/of/abc.tar.gz"] = b"no archive"
+    for address in (f"{hub.url}/of/abc.tar.gz?key=secret", "http://me:secret@127.0.0.1:9/abc.tar.gz"):
+        with pytest.raises(ProvisionError, match=r"127\.0\.0\.1") as refused:
+            source.provide(pin, settings(cosyvoice_source=address), told)
+        assert "secret" not in str(refused.value)
+
+
 def test_a_checkout_with_more_in_it_is_used_where_it_is(
     pin: Source, settings: Make, told: Told, tmp_path: Path
 ) -> None:
