@@ -6,8 +6,15 @@ cd "$(dirname "$0")/.."
 . deploy/preflight.sh
 
 SERVICES=(gateway tts asr)
-ASK="import http.client as h; c = h.HTTPConnection('127.0.0.1', 9090, timeout=4); c.request('GET', '/ready')
-r = c.getresponse(); print(r.read().decode()); raise SystemExit(r.status != 200)"
+ASK='
+import http.client, json
+gateway = http.client.HTTPConnection("127.0.0.1", 9090, timeout=4)
+gateway.request("GET", "/health")
+found = json.load(gateway.getresponse())
+waits = {name: engine for name, engine in found["engines"].items() if engine["state"] != "ready"}
+why = lambda engine: engine.get("reason") or engine.get("progress", {}).get("phase")
+print("; ".join(" ".join(filter(None, (name, "is", engine["state"] + ",", why(engine)))).rstrip(",") for name, engine in waits.items()))
+raise SystemExit(not found["ready"])'
 
 export COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-voxgate}
 compose+=(-f compose.yaml)
@@ -52,7 +59,7 @@ open_or_seal() {
 
 # Three times in a row: right after an engine is exchanged, the gateway still believes the old one.
 wait_until_ready() {
-  local answer in_a_row=0 limit=${UP_TIMEOUT:-300}
+  local answer said='' in_a_row=0 limit=${UP_TIMEOUT:-300}
   if [[ $device == gpu ]]; then limit=${UP_TIMEOUT:-3600}; fi  # the first start may download models
   limit=$((SECONDS + limit))
   while ((in_a_row < 3)); do
@@ -60,6 +67,8 @@ wait_until_ready() {
       ((in_a_row += 1))
     else
       in_a_row=0 answer=${answer:-the gateway does not answer}
+      if [[ $answer != "$said" ]]; then echo "voxgate: waiting: $answer"; fi
+      said=$answer
       if ((SECONDS >= limit)); then give_up "not ready in time: $answer"; fi
       if crashing; then give_up "a service keeps stopping: $answer"; fi
     fi

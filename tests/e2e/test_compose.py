@@ -134,6 +134,7 @@ def test_up_names_the_service_that_is_not_ready(stack: Stack) -> None:
     stack.images["tts-broken"] = broken
     done = stack.try_make("up", TTS_IMAGE=broken)
     assert done.returncode != 0
+    assert "waiting: tts is " in done.stdout
     assert "tts is not ready" in done.stdout and "no model here" in done.stdout
     assert "asr is not ready" not in done.stdout
 

@@ -40,7 +40,7 @@ MODELS = {
 EMPTY = ("cosyvoice", "cosyvoice3", "sensevoice", "paraformer-streaming", "fsmn-vad")
 WITHOUT_GPU = {"runtime": "runc", "healthcheck": {"interval": "1s", "retries": 2, "start_period": "1s"}}  # 0 is not set
 PATIENCE = 180.0
-"""Seconds: provisioning asks a name server that never answers six times; what is missing is looked for again after
+"""Seconds: provisioning asks a name server that never answers five times; what is missing is looked for again after
 thirty seconds; a busy machine imports torch."""
 ALONE = ("--read-only", "--tmpfs", "/tmp:size=512m", "--network", "none", "--cap-drop", "ALL")
 """How an image runs without Compose."""
