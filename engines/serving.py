@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Iterable
+from pathlib import Path
 from typing import TypeVar
 
 import uvicorn
@@ -21,9 +23,32 @@ def parser(prog: str, does: str, port: int, backends: Iterable[str]) -> argparse
     """The options that every engine server takes."""
     made = argparse.ArgumentParser(prog=f"python -m {prog}", description=does)
     made.add_argument("--host", default="127.0.0.1")
-    made.add_argument("--port", type=int, default=port)
+    made.add_argument("--port", type=a_port, default=port)
     made.add_argument("--backend", choices=sorted(backends), default="embedded")
     return made
+
+
+def a_port(text: str) -> int:
+    """For argparse: uvloop and gRPC take what is beyond 65535 modulo 65536, and say nothing."""
+    return _number(text, 0, 65_535)
+
+
+def a_count(text: str) -> int:
+    """For argparse: at least one."""
+    return _number(text, 1, 10**9)
+
+
+def nothing_or_more(text: str) -> int:
+    """For argparse."""
+    return _number(text, 0, 10**9)
+
+
+def a_folder(text: str) -> Path:
+    """For argparse: one that files can be written to."""
+    folder = Path(text)
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise argparse.ArgumentTypeError(f"{text} is not a folder that can be written to")
+    return folder
 
 
 def run(app: ASGIApp, host: str, port: int) -> None:
@@ -42,6 +67,17 @@ def run(app: ASGIApp, host: str, port: int) -> None:
         # Told to end, it ends: whoever sends the signal has drained us first, or means to cut us short.
         timeout_graceful_shutdown=0.5,  # type: ignore[arg-type]  # asyncio takes the fraction
     )
+
+
+def _number(text: str, least: int, most: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        bounds = f"from {least} to {most}" if most < 10**9 else f"of at least {least}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {bounds}")
+    return number
 
 
 def health(report: Report) -> Response:

@@ -4,7 +4,6 @@ import os
 import sys
 import tempfile
 from functools import partial
-from pathlib import Path
 
 from engines import serving, settings
 from engines.asr.backends import REGISTRY
@@ -21,18 +20,22 @@ _LIVE_WORKER = "engines.asr.live.worker"
 
 def main() -> None:
     parser = serving.parser("engines.asr", "Speech recognition over HTTP.", 8003, REGISTRY)
-    parser.add_argument("--workers", type=int, help="processes that decode, on each device")
-    parser.add_argument("--waiting", type=int, default=64, help="requests beyond those being decoded")
-    parser.add_argument("--upload-mib", type=int, default=1024, help="largest audio of one request")
-    parser.add_argument("--live", type=int, default=64, help="live connections at a time")
+    parser.add_argument("--workers", type=serving.a_count, help="processes that decode, on each device")
+    parser.add_argument(
+        "--waiting", type=serving.nothing_or_more, default=64, help="requests beyond those being decoded"
+    )
+    parser.add_argument("--upload-mib", type=serving.a_count, default=1024, help="largest audio of one request")
+    parser.add_argument("--live", type=serving.a_count, default=64, help="live connections at a time")
     parser.add_argument("--seconds", type=float, default=3600.0, help="longest wait for one text")
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="where uploads are written")
+    parser.add_argument(
+        "--scratch", type=serving.a_folder, default=tempfile.gettempdir(), help="where uploads are written"
+    )
     asked = parser.parse_args()
     live_limits = LiveLimits(connections=asked.live)
     limits = Limits(asked.scratch, asked.upload_mib * 2**20, asked.seconds, live_limits)
     options = ["--backend", asked.backend, "--scratch", str(asked.scratch)]
     if asked.backend == "embedded":
-        places = ["cpu"] * max(1, asked.workers or len(os.sched_getaffinity(0)))
+        places = ["cpu"] * (asked.workers or len(os.sched_getaffinity(0)))
         pool = Pool("recognition", partial(started, _WORKER, options, environment={}), places, asked.waiting)
         serving.run(create_app(pool, limits), asked.host, asked.port)
         return

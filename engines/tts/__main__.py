@@ -16,8 +16,10 @@ _WORKER = "engines.tts.worker"
 
 def main() -> None:
     parser = serving.parser("engines.tts", "Speech synthesis over HTTP.", 50_000, REGISTRY)
-    parser.add_argument("--waiting", type=int, default=64, help="requests beyond those being spoken")
-    parser.add_argument("--grpc-port", type=int, help="upstream's gRPC protocol as well, on this port")
+    parser.add_argument(
+        "--waiting", type=serving.nothing_or_more, default=64, help="requests beyond those being spoken"
+    )
+    parser.add_argument("--grpc-port", type=serving.a_port, help="upstream's gRPC protocol as well, on this port")
     asked = parser.parse_args()
     doors = [] if asked.grpc_port is None else [_grpc(asked.host, asked.grpc_port)]
     serving.run(create_app(_source(asked.backend, asked.waiting), *doors), asked.host, asked.port)
