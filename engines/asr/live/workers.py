@@ -8,12 +8,13 @@ The same holds for the second pass, whose worker would have to load its model ag
 import asyncio
 import itertools
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 import numpy as np
@@ -42,6 +43,7 @@ class Workers:
         self._numbers = itertools.count(1)
         self._owner: asyncio.TaskGroup | None = None
         self._jobs: set[asyncio.Task[Any]] = set()
+        self._ended = False
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -50,6 +52,7 @@ class Workers:
             try:
                 yield
             finally:
+                self._ended = True
                 for job in self._jobs:
                     job.cancel()
 
@@ -69,7 +72,8 @@ class Workers:
                     await stream.open(asked)
                     yield stream
                 finally:
-                    self._start(stream.close)
+                    with suppress(ModelFailed):  # the engine ends, and its workers with it
+                        self._start(stream.close)
         except NotReady as exc:
             raise NoModel(str(exc)) from exc
 
@@ -96,7 +100,10 @@ class Workers:
             raise NotKnown(f"this engine cannot recognise {language}; svs_lang takes auto, {', '.join(known)}")
 
     def _start(self, job: Job[T]) -> "asyncio.Task[tuple[T | None, ModelFailed | None]]":
+        """Raises ModelFailed."""
         assert self._owner is not None, "at_work comes first"
+        if self._ended:
+            raise ModelFailed("the engine ends; begin again elsewhere")
         task = self._owner.create_task(_settled(job))
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
@@ -104,7 +111,8 @@ class Workers:
 
     async def _recognised(self, pcm: bytes, asked: Config) -> str:
         with await asyncio.to_thread(_written, pcm, self._scratch) as file:
-            fields = {"path": file.name, "language": asked.language, "hotwords": asked.hotwords, "itn": asked.itn}
+            path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+            fields = {"path": path, "language": asked.language, "hotwords": asked.hotwords, "itn": asked.itn}
             try:
                 return await self._text(fields)
             except WorkerGone:  # another one, and only one: the utterance itself may be the reason
@@ -157,7 +165,8 @@ async def _settled(job: Job[T]) -> tuple[T | None, ModelFailed | None]:
 
 
 def _written(pcm: bytes, scratch: Path) -> Any:
-    file = NamedTemporaryFile(dir=scratch, suffix=".wav")  # noqa: SIM115  (its user closes it)
+    """A file without a name, as in engines/asr/upload.py: what somebody said is gone however this process ends."""
+    file = TemporaryFile(dir=scratch)  # noqa: SIM115  (its user closes it)
     file.write(wav.header(RATE, len(pcm) // 2) + pcm)
     file.flush()
     return file

@@ -14,6 +14,7 @@ import pytest
 from engines.asr.live.events import Began, Delta, Ended
 from engines.asr.live.models import ModelFailed, NoModel, NotKnown, Stream
 from engines.asr.live.workers import Workers
+from engines.workers.messages import Fields
 from engines.workers.pool import Pool
 from engines.workers.process import started
 from gateway.wire.funasr_2pass import Config, Mode
@@ -154,6 +155,15 @@ async def test_the_second_pass_has_the_utterance_and_what_was_asked(tmp_path: Pa
         assert not list(tmp_path.iterdir())
 
 
+async def test_an_utterance_has_no_name_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def heard(_: Workers, fields: Fields) -> str:
+        return f"{len(Path(fields['path']).read_bytes())} bytes, {len(list(tmp_path.iterdir()))} files"
+
+    monkeypatch.setattr(Workers, "_text", heard)
+    async with running(tmp_path) as made:
+        assert await made.workers.recognise(samples(100), Config()) == "244 bytes, 0 files"
+
+
 async def test_a_second_pass_is_tried_again_where_its_worker_dies(tmp_path: Path) -> None:
     mark, scratch = tmp_path / "died", tmp_path / "scratch"
     scratch.mkdir()
@@ -202,3 +212,11 @@ async def test_what_is_at_work_does_not_hold_up_the_end(tmp_path: Path) -> None:
             leaving.cancel()
             await asyncio.wait([leaving])
     assert set(psutil.Process().children()) == before
+
+
+async def test_a_stream_that_outlives_the_models_ends_without_noise(tmp_path: Path) -> None:
+    async with AsyncExitStack() as streams:
+        async with running(tmp_path) as made:
+            stream = await streams.enter_async_context(made.workers.stream(Config()))
+        with pytest.raises(ModelFailed, match="the engine ends"):
+            await stream.feed(samples(960), last=False)
