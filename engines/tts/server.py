@@ -35,10 +35,7 @@ class Inference:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         speakers = self._source.speakers
-        try:
-            job = await form.read(Request(scope, receive), speakers)
-        except ClientDisconnect:
-            return
+        job = await form.read(Request(scope, receive), speakers)
         await speech.answer(self._source, job, receive, send)
 
 
@@ -73,6 +70,7 @@ def create_app(source: Source, *doors: Door) -> Starlette:
         ],
         exception_handlers={
             **dict.fromkeys(_SAID, _refuse),
+            ClientDisconnect: _nobody,
             HTTPException: _no_such_route,
             Exception: _fail,
         },
@@ -82,6 +80,11 @@ def create_app(source: Source, *doors: Door) -> Starlette:
 
 def _refuse(_request: Request, exc: Exception) -> Response:
     return JSONResponse({"error": str(exc)}, serving.status_of(exc), serving.headers_of(exc))
+
+
+def _nobody(_request: Request, _exc: Exception) -> Response:
+    """The caller left before it had asked: whoever serves us drops the answer."""
+    return Response(status_code=499)
 
 
 def _no_such_route(_request: Request, exc: Exception) -> Response:

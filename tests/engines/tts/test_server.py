@@ -7,6 +7,7 @@ from threading import Event
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.types import Message
 
 from engines.tts.backends import Backend
 from engines.tts.backends.embedded import Embedded
@@ -203,3 +204,21 @@ async def test_what_is_said_is_not_logged(client: httpx.AsyncClient, caplog: pyt
     await client.post(wire.SFT, data={"tts_text": "天机不可泄露", "spk_id": "中文女"})
     await client.post(wire.SFT, data={"tts_text": "<|xx|>天机不可泄露", "spk_id": "中文女"})
     assert "天机" not in caplog.text
+
+
+@pytest.mark.parametrize("route", [wire.REGISTER, wire.ZERO_SHOT])
+async def test_who_hangs_up_in_the_middle_of_a_form_is_no_failure(route: str) -> None:
+    source = Threads(Puppet())  # type: ignore[arg-type]
+    app = create_app(source)
+
+    async def leave() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        assert message.get("status", 499) == 499
+
+    head = {"method": "POST", "path": route, "raw_path": route.encode(), "query_string": b"", "root_path": ""}
+    kind = (b"content-type", b"multipart/form-data; boundary=x")
+    async with app.router.lifespan_context(app):
+        until(lambda: source.report.state == "ready")
+        await app({"type": "http", "http_version": "1.1", "scheme": "http", "headers": [kind], **head}, leave, send)
