@@ -247,13 +247,12 @@ def _closed(code: int | None, text: str) -> GatewayError:
 
 @asynccontextmanager
 async def _bare() -> AsyncIterator[None]:
-    """Lets the lone failure of a task group out as itself, so that its type tells."""
+    """Lets a failure of a task group out as itself, so that its type tells: of several the last, which is that of the
+    block, where the engine's answer is read."""
     try:
         yield
     except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from None
-        raise
+        raise group.exceptions[-1] from None
 
 
 _: type[Transcriber] = FunAsr

@@ -111,6 +111,24 @@ def partial(text: str, utterance: int = 0) -> Transcript:
     return Transcript(text, "", final=False, utterance=utterance)
 
 
+async def test_what_the_engine_says_counts_where_the_audio_breaks_off_as_well(http: Client) -> None:
+    async def behave(_engine: Engine, socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(json.dumps({"error": "no more room"}))
+        await socket.close(wire.TOO_SLOW)
+
+    async def spoken() -> AsyncIterator[Audio]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise BadRequest("the audio broke off")
+        yield Audio(b"", 16_000)
+
+    async with scripted(behave) as engine:
+        with pytest.raises(EngineBusy, match="no more room"):
+            await heard(http, engine.url, Transcribe(Live(spoken(), 16_000)))
+
+
 class TestWholeRecordings:
     async def test_they_go_by_http(self, http: Client, recording: Path) -> None:
         async def behave(line: Line) -> None:
