@@ -54,6 +54,7 @@ def a_folder(text: str) -> Path:
 def run(app: ASGIApp, host: str, port: int) -> None:
     """Serves until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     uvicorn.run(
         app,
         host=host,
@@ -67,6 +68,11 @@ def run(app: ASGIApp, host: str, port: int) -> None:
         # Told to end, it ends: whoever sends the signal has drained us first, or means to cut us short.
         timeout_graceful_shutdown=0.5,  # type: ignore[arg-type]  # asyncio takes the fraction
     )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """uvicorn calls every refused WebSocket an error."""
+    return "without completing handshake" not in record.getMessage()
 
 
 def _number(text: str, least: int, most: int) -> int:
