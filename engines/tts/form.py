@@ -19,6 +19,9 @@ from gateway.wire import cosyvoice as wire
 
 LONGEST_TEXT = 100_000
 """Characters."""
+LONGEST_WORDS = 5_000
+"""Characters of an instruction, or of what is said in a recording: a model reads them all at once, beside each
+sentence."""
 LARGEST_PROMPT = 20 * 2**20
 _LARGEST_FIELD = 2**20
 _LARGEST_BODY = LARGEST_PROMPT + 2 * _LARGEST_FIELD
@@ -51,6 +54,7 @@ async def read(request: Request, speakers: tuple[str, ...]) -> Job:
         wav = await _file(form) if wire.PROMPT_WAV in wanted and not registered else None
         speed, stream, seed = _speed(form.get(wire.SPEED, "1")), _stream(form), _seed(form)
     check_text(asked[wire.TEXT])
+    check_words(prompt_text, asked.get(wire.INSTRUCTION, ""))
     if wire.SPEAKER in asked:
         check_speaker(asked[wire.SPEAKER], speakers)
     return Job(
@@ -71,6 +75,7 @@ async def read_registration(request: Request) -> tuple[str, Job]:
     """(name, a job that holds the recording and what is said in it). Raises Refused."""
     async with _form(request) as form:
         name, prompt_text, wav = _name(form), _text(form, wire.PROMPT_TEXT, ""), await _file(form)
+    check_words(prompt_text)
     return name, Job(wire.REGISTER, "", prompt=wav, prompt_text=prompt_text)
 
 
@@ -160,6 +165,12 @@ def check_text(text: str) -> None:
         raise TooLarge(f"tts_text is longer than {LONGEST_TEXT} characters")
     if not speakable(text):
         raise Refused("there is nothing in tts_text that can be spoken")
+
+
+def check_words(*texts: str) -> None:
+    """Raises Refused."""
+    if any(len(text) > LONGEST_WORDS for text in texts):
+        raise TooLarge(f"an instruction or a transcript is longer than {LONGEST_WORDS} characters")
 
 
 def check_speaker(name: str, speakers: tuple[str, ...]) -> None:

@@ -108,8 +108,10 @@ async def _job(request: bytes, speakers: tuple[str, ...]) -> Job:
             return Job(cosyvoice.SFT, text, speaker=name)
         case wire.Instruct(text, name, how):
             form.check_speaker(name, speakers)
+            form.check_words(how)
             return Job(cosyvoice.INSTRUCT, text, speaker=name, instruction=how)
         case wire.ZeroShot(text, words, pcm):
+            form.check_words(words)
             return Job(cosyvoice.ZERO_SHOT, text, prompt=await _prompt(pcm), prompt_text=words)
         case wire.CrossLingual(text, pcm):
             return Job(cosyvoice.CROSS_LINGUAL, text, prompt=await _prompt(pcm))

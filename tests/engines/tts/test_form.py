@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from engines.tts import form
-from engines.tts.job import Job, Malformed, Refused
+from engines.tts.job import Job, Malformed, Refused, TooLarge
 from gateway.wire import cosyvoice as wire
 from tests.conftest import speech
 
@@ -100,3 +100,22 @@ async def test_a_registration_without_a_recording_is_refused() -> None:
 async def test_a_recording_too_short_to_make_a_voice_of_is_refused() -> None:
     with pytest.raises(Refused, match="at least 1.0 s"):
         await read(wire.CROSS_LINGUAL, speech(0.9))
+
+
+@pytest.mark.parametrize("field", [wire.INSTRUCTION, wire.PROMPT_TEXT])
+async def test_words_that_no_model_could_read_at_once_are_refused(field: str) -> None:
+    fields = {wire.INSTRUCTION: "slowly"} | {field: "好" * (form.LONGEST_WORDS + 1)}
+    with pytest.raises(TooLarge, match="5000 characters"):
+        await read(wire.INSTRUCT2, speech(2.0), **fields)
+
+
+async def test_so_are_those_of_a_speaker_who_is_registered() -> None:
+    fields = {wire.REGISTERED: "bob", wire.PROMPT_TEXT: "好" * (form.LONGEST_WORDS + 1)}
+    with pytest.raises(TooLarge, match="5000 characters"):
+        await form.read_registration(request(wire.REGISTER, fields, speech(2.0)))
+
+
+async def test_of_many_speakers_a_refusal_names_a_few() -> None:
+    many = tuple(f"speaker {number}" for number in range(1000))
+    with pytest.raises(Refused, match=r"speaker 19, \.\.\.$"):
+        form.check_speaker("nobody", many)

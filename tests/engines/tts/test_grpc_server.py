@@ -184,6 +184,8 @@ class TestRefusals:
             (sft("a" * (LONGEST_TEXT + 1)), "longer than"),
             (sft(name="Bob"), "unknown spk_id 'Bob'; known are Ann"),
             (request(instruct_request={"tts_text": "Hi", "spk_id": "小明"}), "unknown spk_id '小明'"),
+            (request(instruct_request={"tts_text": "Hi", "spk_id": "Ann", "instruct_text": "好" * 5001}), "is longer"),
+            (request(zero_shot_request={"tts_text": "Hi", "prompt_text": "好" * 5001}), "5000 characters"),
             (request(cross_lingual_request={"tts_text": "Hi"}), "s are needed"),
             (request(cross_lingual_request={"tts_text": "Hi", "prompt_audio": PROMPT + b"x"}), "middle of a sample"),
             (request(zero_shot_request={"tts_text": "Hi", "prompt_audio": bytes(32_000)}), "silent"),
@@ -191,6 +193,7 @@ class TestRefusals:
         ],
         ids=[
             "nothing", "no message", "unspeakable", "too long", "unknown", "unknown with an instruction",
+            "too long an instruction", "too long a transcript",
             "no recording", "half a sample", "silence", "too much of it",
         ],
     )  # fmt: skip
