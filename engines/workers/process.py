@@ -74,6 +74,11 @@ class Call:
         with suppress(asyncio.QueueFull):
             self._heard.put_nowait(None)
 
+    def stop(self) -> None:
+        """Asks the worker to, and waits for nothing: the answer comes all the same, soon or when the job is done."""
+        if not self._over:
+            self._worker.cancel(self._number)
+
     async def give_up(self) -> None:
         """Returns when the worker has stopped, or has been killed."""
         self._unread = True

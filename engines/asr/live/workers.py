@@ -2,7 +2,7 @@
 
 A live worker is shared by many streams, so no job of it is ever taken back: a worker that does not stop at once would
 be killed, and everybody's stream with it. A stream that is left lets its last job end, and is then forgotten there.
-The same holds for the second pass, whose worker would have to load its model again.
+The same holds for the second pass, whose worker would have to load its model again: it is asked to stop, and no more.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from engines.asr.live.models import ModelFailed, Models, NoModel, NotKnown
 from engines.asr.live.tape import RATE, Samples
 from engines.workers.messages import Fields
 from engines.workers.pool import NotReady, Pool
-from engines.workers.process import JobFailed, Worker, WorkerGone
+from engines.workers.process import Call, JobFailed, Worker, WorkerGone
 from gateway.wire import wav
 from gateway.wire.funasr_2pass import Config, Mode
 
@@ -83,7 +83,12 @@ class Workers:
 
     async def recognise(self, samples: Samples, asked: Config) -> str:
         pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
-        return await self.finished(partial(self._recognised, pcm, asked))
+        wish = _Wish()
+        try:
+            return await self.finished(partial(self._recognised, pcm, asked, wish))
+        except asyncio.CancelledError:
+            wish.drop()
+            raise
 
     async def finished(self, job: Job[T]) -> T:
         """What a job comes to. Whoever leaves before it does, leaves it running. Raises ModelFailed."""
@@ -109,20 +114,39 @@ class Workers:
         task.add_done_callback(self._jobs.discard)
         return task
 
-    async def _recognised(self, pcm: bytes, asked: Config) -> str:
+    async def _recognised(self, pcm: bytes, asked: Config, wish: "_Wish") -> str:
         with await asyncio.to_thread(_written, pcm, self._scratch) as file:
             path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
             fields = {"path": path, "language": asked.language, "hotwords": asked.hotwords, "itn": asked.itn}
             try:
-                return await self._text(fields)
+                return await self._text(fields, wish)
             except WorkerGone:  # another one, and only one: the utterance itself may be the reason
-                return await self._text(fields)
+                return await self._text(fields, wish)
 
-    async def _text(self, fields: Fields) -> str:
+    async def _text(self, fields: Fields, wish: "_Wish") -> str:
         assert self._whole is not None, "second_pass said so"
-        async with self._whole.hurry() as worker:  # nobody's recording keeps a speaker waiting
-            heard = await worker.ask("transcribe", fields, urgent=True)
-        return str(heard["text"])
+        # nobody's recording keeps a speaker waiting
+        async with self._whole.hurry() as worker, worker.asking("transcribe", fields, urgent=True) as call:
+            wish.asked(call)
+            return str((await call.answer())["text"])
+
+
+class _Wish:
+    """Whether anybody still wants a second pass: those of people who have left would pile up before a busy worker."""
+
+    def __init__(self) -> None:
+        self._dropped = False
+        self._call: Call | None = None
+
+    def asked(self, call: Call) -> None:
+        self._call = call
+        if self._dropped:
+            call.stop()
+
+    def drop(self) -> None:
+        self._dropped = True
+        if self._call is not None:
+            self._call.stop()
 
 
 class _Stream:

@@ -156,12 +156,28 @@ async def test_the_second_pass_has_the_utterance_and_what_was_asked(tmp_path: Pa
 
 
 async def test_an_utterance_has_no_name_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def heard(_: Workers, fields: Fields) -> str:
+    async def heard(_: Workers, fields: Fields, _wish: object) -> str:
         return f"{len(Path(fields['path']).read_bytes())} bytes, {len(list(tmp_path.iterdir()))} files"
 
     monkeypatch.setattr(Workers, "_text", heard)
     async with running(tmp_path) as made:
         assert await made.workers.recognise(samples(100), Config()) == "244 bytes, 0 files"
+
+
+async def test_a_second_pass_that_nobody_wants_any_more_is_not_done(tmp_path: Path) -> None:
+    mark = tmp_path / "begun"
+    async with running(tmp_path, dies=["--dies", str(mark)]) as made, asyncio.timeout(20):
+        (worker,) = [one for one in psutil.Process().children() if "whole" in one.cmdline()]
+        worker.suspend()  # it is busy
+        leaving = asyncio.ensure_future(made.workers.recognise(samples(960), Config()))
+        while not made.whole._ready[0]._calls:
+            await asyncio.sleep(0.01)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        worker.resume()
+        while made.workers._jobs:
+            await asyncio.sleep(0.01)
+    assert not mark.exists()
 
 
 async def test_a_second_pass_is_tried_again_where_its_worker_dies(tmp_path: Path) -> None:
