@@ -46,8 +46,8 @@ def funasr(name: str, size: str) -> Path:
 
 def characters(version: str, size: str) -> int:
     """Of a sentence that CosyVoice says with its tokens once: it wants two for each token of text, and the tokenizer of
-    these models makes three of a character."""
-    return min(26, _tokens(version, size) // 6)
+    these models makes three of a character, and of the full stop that is put after it."""
+    return min(26, _tokens(version, size) // 6 - 1)
 
 
 # Private
