@@ -68,7 +68,7 @@ class CosyVoiceGrpc:
         return _Session(self, job)
 
     async def call(self, request: wire.Request) -> "_Call":
-        """Raises EngineUnreachable."""
+        """Raises EngineUnreachable and ShuttingDown."""
         await self._connected()
         call = self._infer(wire.encode_request(request), timeout=self._settings.engine_total_timeout)
         return _Call(call, self._settings)
@@ -84,7 +84,7 @@ class CosyVoiceGrpc:
                     call.cancel()
         except TimeoutError:
             return EngineHealth(State.DOWN, reason=f"no answer within {_HEALTH_SECONDS:g} s")
-        except EngineError as exc:
+        except (EngineError, ShuttingDown) as exc:
             return EngineHealth(State.DOWN, reason=str(exc))
         if code in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED):
             return EngineHealth(State.DOWN, reason="the engine closed the connection without an answer")
@@ -101,6 +101,8 @@ class CosyVoiceGrpc:
         except TimeoutError:
             limit = self._settings.engine_connect_timeout
             raise EngineUnreachable(f"the engine does not accept a connection within {limit:g} s") from None
+        except grpc.aio.UsageError:
+            raise _shutting_down() from None
 
 
 def _request(job: Speak) -> wire.Request:
@@ -122,6 +124,10 @@ def _request(job: Speak) -> wire.Request:
             return wire.ZeroShot(text, cosyvoice.without_control(words), pcm)
         case Reference(pcm):
             return wire.CrossLingual(cosyvoice.tagged(text, job.language), pcm)
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("the connections to the engines are closed")
 
 
 def _inexpressible(what: str) -> BadRequest:
@@ -173,7 +179,7 @@ class _Call:
         except asyncio.CancelledError:
             if task.cancelling() > cancelling:
                 raise
-            raise ShuttingDown("the connections to the engines are closed") from None
+            raise _shutting_down() from None
         if not isinstance(message, bytes):  # the end
             return None
         self._begun = True

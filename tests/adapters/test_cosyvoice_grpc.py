@@ -469,6 +469,19 @@ class TestConnections:
                 async for _ in events:
                     pass
 
+    async def test_the_end_of_the_client_ends_what_still_connects(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            url = f"grpc://127.0.0.1:{mute.getsockname()[1]}"
+            async with Client(connect=2, idle=5, total=20) as http:
+                adapter = CosyVoiceGrpc(url, http, Settings())
+                connecting = asyncio.ensure_future(adapter.session(hi()).__aenter__())
+                await asyncio.sleep(0)
+            with pytest.raises(ShuttingDown):
+                await connecting
+            with pytest.raises(ShuttingDown):
+                await adapter.session(hi()).__aenter__()
+            assert (await adapter.health()).state is State.DOWN
+
     async def test_many_at_once_share_one_connection(self, http: Client) -> None:
         async with engine(says(b"ab", b"cd")) as one:
             adapter = CosyVoiceGrpc(one.url, http, Settings())
