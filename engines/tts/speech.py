@@ -1,9 +1,9 @@
 """One answer, sent as it is made, given up when nobody listens any more."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
-from anyio import CancelScope, create_task_group
+from anyio import CancelScope, create_task_group, fail_after
 from starlette.types import Receive, Send
 
 from engines.tts.job import Job
@@ -12,10 +12,21 @@ from gateway.wire import cosyvoice as wire
 
 _WRITE = 16_384
 """Bytes handed to the socket at once: less than what a server buffers before it makes us wait for the reader."""
+_UNREAD = 60.0
+"""Seconds in which nothing is read before the answer is broken off: others wait for who speaks it."""
+
+
+class _Unread(Exception):
+    """The caller is there, and does not read."""
 
 
 async def answer(source: Source, job: Job, receive: Receive, send: Send) -> None:
     """Raises what the source does, before the first byte wherever that is possible."""
+    with suppress(_Unread):
+        await _answered(source, job, receive, send)
+
+
+async def _answered(source: Source, job: Job, receive: Receive, send: Send) -> None:
     async with _unless_gone(receive), source.speaking(job) as speech:
         pieces = aiter(speech)
         piece = await anext(pieces, b"")
@@ -58,4 +69,8 @@ async def _send_head(send: Send, sample_rate: int) -> None:
 
 async def _send_piece(send: Send, piece: bytes) -> None:
     for at in range(0, len(piece), _WRITE):
-        await send({"type": "http.response.body", "body": piece[at : at + _WRITE], "more_body": True})
+        try:
+            with fail_after(_UNREAD):
+                await send({"type": "http.response.body", "body": piece[at : at + _WRITE], "more_body": True})
+        except TimeoutError:
+            raise _Unread from None

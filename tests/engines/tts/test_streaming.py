@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
+from engines.tts import speech
 from engines.tts.backends.embedded import Embedded
 from engines.tts.backends.espeak import LOCK
 from engines.tts.backends.espeak_voices import EspeakVoices
@@ -112,3 +113,21 @@ def test_the_first_bytes_come_before_the_rest_is_made(serving: Serving, embedded
         form = {"tts_text": "今天天气很好。" * 2_000, "spk_id": "中文女"}
         with httpx.stream("POST", f"http://127.0.0.1:{port}{wire.SFT}", data=form) as answer:
             assert len(next(answer.iter_raw())) < 200_000
+
+
+def test_a_caller_who_never_reads_does_not_keep_the_engine(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "_UNREAD", 0.2)
+    backend = Endless()
+    with serving(backend) as port, asking(port, "hi", "one"):
+        assert backend.closed.wait(5)
+
+
+def test_a_caller_who_reads_slowly_is_waited_for(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "_UNREAD", 1.0)
+    backend = Endless()
+    with serving(backend) as port, asking(port, "hi", "one") as connection:
+        read, end = 0, monotonic() + 2
+        while monotonic() < end:
+            read += len(connection.recv(65_536))
+            assert not backend.closed.wait(0.02)
+        assert read > 500_000
