@@ -6,14 +6,14 @@ Upstream's fields are required where upstream requires them; those that are ours
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from anyio import to_thread
+from anyio import fail_after, to_thread
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from engines.tts import prompt
-from engines.tts.job import Job, Malformed, Prompt, Refused, TooLarge
+from engines.tts.job import Job, Malformed, Prompt, Refused, TooLarge, TooSlow
 from engines.tts.sentences import speakable
 from gateway.wire import cosyvoice as wire
 
@@ -30,6 +30,8 @@ _LONGEST_NAME = 64
 _SHOWN = 20
 """Names of speakers in an error."""
 _SLOWEST, _FASTEST = 0.5, 2.0
+_PATIENCE = 30.0
+"""Seconds in which some more of a form must come."""
 _SEEDS = 2**32
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -95,7 +97,11 @@ def _bounded(receive: Receive) -> Receive:
 
     async def bounded() -> Message:
         nonlocal seen
-        message = await receive()
+        try:
+            with fail_after(_PATIENCE):
+                message = await receive()
+        except TimeoutError:
+            raise TooSlow(f"the form paused for more than {_PATIENCE:g} s") from None
         seen += len(message.get("body", b""))
         if seen > _LARGEST_BODY:
             raise TooLarge(f"the form is larger than {_LARGEST_BODY} bytes")

@@ -24,6 +24,10 @@ class Malformed(Refused):
     status = 422
 
 
+class TooSlow(Refused):
+    status = 408
+
+
 class NotReady(Refused):
     status = 503
 

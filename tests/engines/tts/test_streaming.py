@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from engines.tts import speech
+from engines.tts import form, speech
 from engines.tts.backends.embedded import Embedded
 from engines.tts.backends.espeak import LOCK
 from engines.tts.backends.espeak_voices import EspeakVoices
@@ -131,3 +131,11 @@ def test_a_caller_who_reads_slowly_is_waited_for(serving: Serving, monkeypatch: 
             read += len(connection.recv(65_536))
             assert not backend.closed.wait(0.02)
         assert read > 500_000
+
+
+def test_a_form_that_never_ends_is_refused(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(form, "_PATIENCE", 0.1)
+    with serving(Endless()) as port, socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        head = f"POST {wire.SFT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+        connection.sendall(f"{head}Content-Type: application/x-www-form-urlencoded\r\n\r\ntts_text=".encode())
+        assert connection.recv(200).startswith(b"HTTP/1.1 408")
