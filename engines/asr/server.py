@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from engines import serving
 from engines.asr import upload
+from engines.asr.batches import Batches
 from engines.asr.live.endpoint import Limits as LiveLimits
 from engines.asr.live.endpoint import Live
 from engines.asr.live.workers import Workers
@@ -46,10 +47,10 @@ class Limits:
 
 
 class Transcribe:
-    """One recognition: seat -> upload -> worker -> text."""
+    """One recognition: seat -> upload -> batch -> worker -> text."""
 
-    def __init__(self, pool: Pool, limits: Limits) -> None:
-        self._pool, self._limits = pool, limits
+    def __init__(self, pool: Pool, batches: Batches, limits: Limits) -> None:
+        self._pool, self._batches, self._limits = pool, batches, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -59,12 +60,11 @@ class Transcribe:
                 asked = form.fields.get(wire.LANGUAGE, "")
                 language = _language(asked, self._pool.facts["languages"])
                 fields = {
-                    "path": form.audio,
                     "language": language,
                     "hotwords": _hotwords(form.fields.get(wire.HOTWORDS, "")),
                     "itn": form.fields.get(wire.ITN, "").lower() not in ("false", "0", "no"),
                 }
-                heard = await serving.unless_gone(receive, self._heard(fields))
+                heard = await serving.unless_gone(receive, self._heard(form.audio, form.size, fields))
         except ClientDisconnect:
             return
         spoken = heard["language"] or language or self._pool.facts["languages"][0]
@@ -76,10 +76,10 @@ class Transcribe:
 
     # Private
 
-    async def _heard(self, fields: Fields) -> Fields:
+    async def _heard(self, path: str, size: int, fields: Fields) -> Fields:
         try:
-            async with asyncio.timeout(self._limits.seconds), self._pool.claim() as worker:
-                return await worker.ask("transcribe", fields)
+            async with asyncio.timeout(self._limits.seconds):
+                return await self._batches.heard(path, size, fields)
         except TimeoutError:
             raise TooLong(f"no text after {self._limits.seconds:g} s") from None
         except WorkerGone as exc:
@@ -99,6 +99,7 @@ def create_app(
     """pool: of engines.asr.worker. live: of engines.asr.live.worker. There is at least one of them."""
     pools = [one for one in (pool, live) if one is not None]
     workers = Workers(live, pool, limits.scratch) if live else None
+    batches = Batches(pool) if pool else None
 
     def report() -> Report:
         return (preparation and preparation.report) or _together([one.report for one in pools])
@@ -114,7 +115,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for part in (preparation, *pools, workers):
+            for part in (preparation, *pools, batches, workers):
                 if part is not None:
                     await stack.enter_async_context(part.at_work())
             yield
@@ -123,7 +124,7 @@ def create_app(
         routes=[
             Route(engine_health.PATH, health),
             Route(wire.INFO, info),
-            Route(wire.PATH, Transcribe(pool, limits) if pool else OnlyLive(), methods=["POST"]),
+            Route(wire.PATH, Transcribe(pool, batches, limits) if pool and batches else OnlyLive(), methods=["POST"]),
             *([WebSocketRoute(funasr_2pass.PATH, Live(workers, limits.live))] if workers else []),
         ],
         exception_handlers={

@@ -36,6 +36,8 @@ _BATCH = 1024 * 1024
 class Form:
     audio: str
     """Path of the audio, as long as its spool is open."""
+    size: int
+    """Its bytes."""
     fields: dict[str, str]
 
 
@@ -65,7 +67,7 @@ async def read(request: Request, into: BinaryIO, limit: int) -> Form:
     if not parts.has_audio:
         raise Refused("No audio file provided")
     into.flush()
-    return Form(f"/proc/{os.getpid()}/fd/{into.fileno()}", parts.text())
+    return Form(f"/proc/{os.getpid()}/fd/{into.fileno()}", parts.size, parts.text())
 
 
 # Private
@@ -95,7 +97,7 @@ class _Parts:
     """The parser's callbacks: collects fields, and the audio's bytes until they are written."""
 
     def __init__(self, limit: int) -> None:
-        self.pending = self._size = self._count = 0
+        self.pending = self.size = self._count = 0
         self.has_audio = self.ended = False
         self._limit = limit
         self._audio: list[bytes] = []
@@ -147,9 +149,9 @@ class _Parts:
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._name == wire.AUDIO:
-            self._size += end - start
+            self.size += end - start
             self.pending += end - start
-            if self._size > self._limit:
+            if self.size > self._limit:
                 raise TooLarge(f"the audio is larger than {self._limit} bytes")
             self._audio.append(data[start:end])
         elif self._name in (wire.LANGUAGE, wire.HOTWORDS, wire.ITN):

@@ -3,7 +3,7 @@
 A backend lives in a worker process, one per worker, and its libraries are loaded in `load` and nowhere earlier.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +63,11 @@ class Backend(Protocol):
         """Whether Heard has words."""
         ...
 
+    @property
+    def together(self) -> int:
+        """How many recordings are heard faster together than one after the other; 1 where none are."""
+        ...
+
     def load(self) -> None:
         """Raises whatever says why it cannot be. What the properties say holds afterwards."""
         ...
@@ -72,6 +77,10 @@ class Backend(Protocol):
 
         An exception with a `status`, as of HTTP, is the caller's to read.
         """
+        ...
+
+    def transcribe_together(self, recordings: Sequence[Recording], asked: Asked, check: Check) -> Iterator[Heard]:
+        """Of each of at most `together` short recordings, in their order. Raises as `transcribe` does."""
         ...
 
 

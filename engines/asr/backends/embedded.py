@@ -6,7 +6,7 @@ a decoder that was ever fed chunks computes no more means of whole utterances.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -25,6 +25,7 @@ class Embedded:
     device = "cpu"
     languages = ("en",)
     timestamps = False
+    together = 1
 
     def __init__(self) -> None:
         self._decoder: Any = None
@@ -49,6 +50,9 @@ class Embedded:
             words += self._heard(decoder, recording.read(span.first, span.end - span.first), check)
         self._decoder = decoder
         return Heard(vocabulary.written(words, self._hotwords))
+
+    def transcribe_together(self, recordings: Sequence[Recording], asked: Asked, check: Check) -> Iterator[Heard]:
+        return (self.transcribe(recording, asked, check) for recording in recordings)
 
     # Private
 

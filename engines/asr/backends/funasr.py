@@ -7,9 +7,11 @@ for speech is never shown to the recogniser, since language models invent words 
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 from engines.asr.backends import Asked, Check, Heard, Spoken, funasr_vad, itn
-from engines.asr.backends.funasr_families import FAMILIES, Family, joined, later
+from engines.asr.backends.funasr_families import FAMILIES, Clip, Family, joined, later
 from engines.asr.backends.funasr_models import Missing, Network, OutOfMemory, family_of, folder_of
 from engines.asr.backends.funasr_vad import Span
 from engines.asr.recording import RATE, Recording
@@ -19,7 +21,20 @@ WINDOW = {"cpu": 60 * RATE, "cuda": 300 * RATE}
 """Samples of speech that are held at a time, and punctuated together."""
 BATCH = {"cpu": 20 * RATE, "cuda": 120 * RATE}
 """Samples recognised at once, those that fill up short clips among them. Nothing can be stopped in between."""
+TOGETHER = 16
+"""Short recordings heard at once."""
 _MOST_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Utterance:
+    """What the VAD took for speech, in one of the recordings."""
+
+    recording: Recording
+    span: Span
+
+    def samples(self) -> Clip:
+        return funasr_vad.read(self.recording, self.span.first, self.span.length)
 
 
 class FunAsr:
@@ -29,6 +44,7 @@ class FunAsr:
         self.model, self.device = settings.asr_model_id, device
         self.languages: tuple[str, ...] = ()
         self.timestamps = False
+        self.together = 1
 
     def load(self) -> None:
         settings, kind = self._settings, self.device.partition(":")[0]
@@ -47,45 +63,53 @@ class FunAsr:
             self._punctuation = Network(place, self.device, None, threads)
         self._window, self._batch = WINDOW[kind], BATCH[kind]
         self.languages, self.timestamps = self._family.languages, self._family.timestamps
+        self.together = TOGETHER if self._family.batches else 1
 
     def transcribe(self, recording: Recording, asked: Asked, check: Check) -> Heard:
         texts: list[str] = []
         languages: Counter[str] = Counter()
         words: list[Spoken] = []
         for spans in _windows(funasr_vad.find(recording, self._vad, check), self._window):
-            heard = self._heard(recording, spans, asked, check)
+            heard = self._heard([Utterance(recording, span) for span in spans], asked, check)
             texts.append(self._written(joined([each.text for each in heard]), asked))
             for each in heard:
                 languages[each.language] += len(each.text)
                 words += each.words
-        languages.pop("", None)
-        most = languages.most_common(1)
-        return Heard(joined(texts), most[0][0] if most else "", tuple(words))
+        return Heard(joined(texts), _most(languages), tuple(words))
+
+    def transcribe_together(self, recordings: Sequence[Recording], asked: Asked, check: Check) -> Iterator[Heard]:
+        clips = [[Utterance(each, span) for span in funasr_vad.find(each, self._vad, check)] for each in recordings]
+        heard = iter(self._heard([clip for each in clips for clip in each], asked, check))
+        for each in clips:
+            mine = list(islice(heard, len(each)))
+            languages: Counter[str] = Counter()
+            for one in mine:
+                languages[one.language] += len(one.text)
+            text = self._written(joined([one.text for one in mine]), asked)
+            yield Heard(text, _most(languages), tuple(word for one in mine for word in one.words))
 
     # Private
 
-    def _heard(self, recording: Recording, spans: Sequence[Span], asked: Asked, check: Check) -> list[Heard]:
-        """What was said in each span, in their order."""
-        found: dict[Span, Heard] = {}
-        for batch in _batches(spans, self._batch if self._family.batches else 0):
-            self._hear(recording, batch, asked, check, found)
-        return [found[span] for span in spans]
+    def _heard(self, clips: Sequence[Utterance], asked: Asked, check: Check) -> list[Heard]:
+        """What was said in each clip, in their order."""
+        found: dict[Utterance, Heard] = {}
+        for batch in _batches(clips, self._batch if self._family.batches else 0):
+            self._hear(batch, asked, check, found)
+        return [found[clip] for clip in clips]
 
-    def _hear(
-        self, recording: Recording, batch: Sequence[Span], asked: Asked, check: Check, found: dict[Span, Heard]
-    ) -> None:
+    def _hear(self, batch: Sequence[Utterance], asked: Asked, check: Check, found: dict[Utterance, Heard]) -> None:
         check()
         try:
-            heard = self._family.hear([funasr_vad.read(recording, span.first, span.length) for span in batch], asked)
+            heard = self._family.hear([clip.samples() for clip in batch], asked)
         except OutOfMemory:
             if len(batch) == 1:
                 raise
             heard = []
         if heard:
-            found.update((span, later(one, span.first / RATE)) for span, one in zip(batch, heard, strict=True))
+            found.update((clip, later(one, clip.span.first / RATE)) for clip, one in zip(batch, heard, strict=True))
             return
         for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
-            self._hear(recording, half, asked, check, found)
+            self._hear(half, asked, check, found)
 
     def _written(self, text: str, asked: Asked) -> str:
         if text and self._punctuation is not None:
@@ -107,16 +131,23 @@ def _windows(spans: Iterator[Span], samples: int) -> Iterator[list[Span]]:
         yield window
 
 
-def _batches(spans: Sequence[Span], samples: int) -> Iterator[list[Span]]:
-    """Spans of like length together, as many as fit once all are as long as the longest; at least one."""
-    batch: list[Span] = []
-    for span in sorted(spans, key=lambda span: (span.length, span.first)):
-        if batch and span.length * (len(batch) + 1) > samples:
+def _batches(clips: Sequence[Utterance], samples: int) -> Iterator[list[Utterance]]:
+    """Clips of like length together, as many as fit once all are as long as the longest; at least one."""
+    batch: list[Utterance] = []
+    for clip in sorted(clips, key=lambda clip: (clip.span.length, clip.span.first)):
+        if batch and clip.span.length * (len(batch) + 1) > samples:
             yield batch
             batch = []
-        batch.append(span)
+        batch.append(clip)
     if batch:
         yield batch
+
+
+def _most(languages: Counter[str]) -> str:
+    """The one that most was said in."""
+    languages.pop("", None)
+    most = languages.most_common(1)
+    return most[0][0] if most else ""
 
 
 def _threads(workers: int) -> int:

@@ -2,6 +2,7 @@
 
 import builtins
 import gc
+import io
 import itertools
 import logging
 import shutil
@@ -420,3 +421,14 @@ def test_repetitions_leave_nothing_behind(load: Load) -> None:
 def _resident() -> int:
     """Bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_short_recordings_heard_together_are_heard_as_each_alone(load: Load) -> None:
+    trained = load("trained")
+    asked = Asked("zh")
+    said = [tiny.pcm(tiny.silence(0.5), tiny.say(text), tiny.silence(0.7)) for text in tiny.SENTENCES]
+    said += [bytes(32_000), tiny.pcm(*[tiny.say(tiny.SENTENCES[0]), tiny.silence(1.2)] * 2)]
+    recordings = [Recording(io.BytesIO(pcm), 0, len(pcm) // 2) for pcm in said]
+    together = list(trained.transcribe_together(recordings, asked, lambda: None))
+    assert [heard.text for heard in together] == [*tiny.SENTENCES, "", tiny.SENTENCES[0] * 2]
+    assert together == [trained.transcribe(recording, asked, lambda: None) for recording in recordings]

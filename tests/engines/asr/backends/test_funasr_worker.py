@@ -56,9 +56,8 @@ def test_a_worker_hears_and_its_log_does_not_repeat_it(models: Path, tmp_path: P
     (tmp_path / "said").write_bytes(as_wav(tiny.pcm(*clips, tiny.silence(1))))
     (tmp_path / "silence").write_bytes(as_wav(bytes(64_000)))
     with worker(models, tmp_path, "trained") as process:
-        assert says(process) == Hello(
-            "trained", "cpu", {"languages": ["zh", "en", "yue", "ja", "ko"], "timestamps": False}
-        )
+        facts = {"languages": ["zh", "en", "yue", "ja", "ko"], "timestamps": False, "together": 16}
+        assert says(process) == Hello("trained", "cpu", facts)
         said = Answer(1, fields={"text": "".join(tiny.SENTENCES[:2]), "language": "zh", "words": []})
         assert ask(process, tmp_path / "said", "公园") == said
         assert ask(process, tmp_path / "silence") == Answer(1, fields={"text": "", "language": "", "words": []})
