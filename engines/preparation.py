@@ -45,6 +45,11 @@ class Preparation:
             return Report("failed", reason=self._reason)
         return Report("loading", progress=self._progress)
 
+    def why(self) -> str:
+        """Why there is no worker yet, in a line; empty once everything is there."""
+        report = self.report
+        return "" if report is None else report.reason or f"the engine is loading: {report.progress}"
+
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         self._provided = asyncio.get_running_loop().create_future()

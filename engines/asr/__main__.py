@@ -50,10 +50,11 @@ def main() -> None:
     whole: Pool | None = None
     live: Pool | None = None
     if chosen.asr_model_mode != "realtime":
-        whole = Pool("recognition", partial(preparation.worker, _WORKER, options), places, asked.waiting)
+        start = partial(preparation.worker, _WORKER, options)
+        whole = Pool("recognition", start, places, asked.waiting, preparation.why)
     if chosen.asr_model_mode != "offline":
         start = partial(preparation.worker, _LIVE_WORKER, ["--backend", asked.backend])
-        live = Pool("live recognition", start, places, asked.waiting)
+        live = Pool("live recognition", start, places, asked.waiting, preparation.why)
     serving.run(create_app(whole, limits, preparation, live), asked.host, asked.port)
 
 

@@ -45,7 +45,7 @@ def _source(backend: str, waiting: int) -> Source:
     threads = max(1, devices.threads(places) // 2)
     preparation = Preparation(lambda tell: provide("tts", chosen, tell).python_path, threads)
     start = partial(preparation.worker, _WORKER, ["--backend", backend])
-    return Processes(Pool("synthesis", start, places, waiting), preparation)
+    return Processes(Pool("synthesis", start, places, waiting, preparation.why), preparation)
 
 
 if __name__ == "__main__":

@@ -41,5 +41,5 @@ def _gpu(name: str, part: str) -> str:
     if not (number.isascii() and number.isdigit()):
         raise SettingsError(f"{name}: {part!r} is not a device; it takes auto, cpu, or numbers of GPUs such as 0,1")
     if int(number) >= gpus():
-        raise SettingsError(f"{name}: there is no GPU {int(number)} here; nvidia-smi lists {gpus()}")
+        raise SettingsError(f"{name}: there is no GPU {int(number)} here; nvidia-smi lists {gpus() or 'none'}")
     return f"cuda:{int(number)}"

@@ -30,9 +30,12 @@ class NotReady(Exception):
 
 
 class Pool:
-    def __init__(self, name: str, start: Start, devices: Sequence[str], waiting: int) -> None:
-        """name: what the workers do, for people. devices: of each worker. waiting: requests beyond those at work."""
-        self.name, self._start, self._devices, self._waiting = name, start, devices, waiting
+    def __init__(
+        self, name: str, start: Start, devices: Sequence[str], waiting: int, why: Callable[[], str] = str
+    ) -> None:
+        """name: what the workers do, for people. devices: of each worker. waiting: requests beyond those at work.
+        why: says in a line what no worker can start without, if something is missing."""
+        self.name, self._start, self._devices, self._waiting, self._why = name, start, devices, waiting, why
         self._ready: list[Worker] = []
         self._idle: list[Worker] = []
         self._queue: deque[asyncio.Future[Worker]] = deque()
@@ -124,7 +127,7 @@ class Pool:
         return len(self._devices) + self._waiting
 
     def _not_ready(self) -> NotReady:
-        return NotReady(self._reason or f"the {self.name} model is being loaded")
+        return NotReady(self._why() or self._reason or f"the {self.name} model is being loaded")
 
     async def _claimed(self) -> Worker:
         if idle := [worker for worker in self._idle if not worker.gone]:

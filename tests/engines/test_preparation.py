@@ -32,10 +32,11 @@ async def test_health_says_how_far_it_is_and_a_worker_starts_when_all_is_there(t
         await until(lambda: prepared.report is not None and prepared.report.progress == Progress("model", 1, 4))
         assert prepared.report is not None
         assert prepared.report.state == "loading"
+        assert prepared.why() == "the engine is loading: model, 25 % of 0.0 MB"
         let.set()
         async with prepared.worker(MODULE, [], "cpu") as worker:
             assert (await worker.hello()).device == "cpu"
-        assert prepared.report is None
+        assert (prepared.report, prepared.why()) == (None, "")
 
 
 async def test_what_cannot_be_had_is_a_failure_with_its_reason_and_is_tried_again(
@@ -54,7 +55,7 @@ async def test_what_cannot_be_had_is_a_failure_with_its_reason_and_is_tried_agai
     async with prepared.at_work():
         await until(lambda: prepared.report is not None and prepared.report.state == "failed")
         assert prepared.report is not None
-        assert prepared.report.reason == "the mirror is down"
+        assert prepared.report.reason == prepared.why() == "the mirror is down"
         await until(lambda: prepared.report is None)
     assert len(tries) == 3
 

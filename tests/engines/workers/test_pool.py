@@ -1,6 +1,7 @@
 import asyncio
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,6 +108,16 @@ async def test_a_model_that_cannot_be_loaded_is_a_failure_with_its_reason_until_
             pass
         await until(asked, "1/1 workers")
         assert (asked.report.state, asked.report.reason) == ("ready", "")
+
+
+async def test_whoever_asks_too_early_is_told_what_is_missing() -> None:
+    asked = Pool("synthesis", never, ["cpu"], 2, lambda: "llm.pt is missing")
+    with pytest.raises(NotReady, match="llm.pt is missing"), asked.seat():
+        pass
+
+
+def never(device: str) -> Any:
+    raise AssertionError("nothing is started")
 
 
 async def test_a_worker_returned_after_its_death_is_not_handed_on() -> None:
