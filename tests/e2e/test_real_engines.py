@@ -26,7 +26,6 @@ from tests.tiny.fixtures import TinyModel
 pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
-AUDIO = ROOT.parent / "shared" / "audio"
 TEXT = "今天天气很好，我们去公园吧。"
 
 
