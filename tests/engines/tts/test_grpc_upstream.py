@@ -13,7 +13,7 @@ import pytest
 from engines.tts import grpc_server
 from engines.tts.backends.embedded import Embedded
 from engines.tts.source import Threads
-from tests.engines.tts.sound import RATE, SHARED, from_pcm
+from tests.engines.tts.sound import RATE, from_pcm, spoken, wav_of
 from tests.patches.generated import generate
 from tests.wire.protobuf import COSYVOICE
 
@@ -53,8 +53,8 @@ def fields(body: str) -> list[tuple[str, str, int]]:
     ("mode", "more"),
     [
         ("sft", ["--spk_id", "英文女"]),
-        ("zero_shot", ["--prompt_text", "words", "--prompt_wav", str(SHARED / "reference_en.wav")]),
-        ("cross_lingual", ["--prompt_wav", str(SHARED / "reference_en.wav")]),
+        ("zero_shot", ["--prompt_text", "words", "--prompt_wav", "{prompt}"]),
+        ("cross_lingual", ["--prompt_wav", "{prompt}"]),
         ("instruct", ["--spk_id", "英文女", "--instruct_text", "slowly"]),
     ],
     ids=["sft", "zero_shot", "cross_lingual", "instruct"],
@@ -62,14 +62,16 @@ def fields(body: str) -> list[tuple[str, str, int]]:
 async def test_upstreams_client_writes_what_our_engine_says(
     mode: str, more: list[str], embedded: Embedded, programs: Path, messages: Path, tmp_path: Path
 ) -> None:
-    wav, source = tmp_path / "said.wav", Threads(embedded)
+    wav, prompt, source = tmp_path / "said.wav", tmp_path / "prompt.wav", Threads(embedded)
+    prompt.write_bytes(wav_of(spoken(embedded, "These are the words of the prompt.", speaker="英文男"), RATE))
     async with source.at_work(), grpc_server.serve(source, "127.0.0.1", 0) as port:
         async with asyncio.timeout(10):
             while source.report.state != "ready":
                 await asyncio.sleep(0.01)
         client = await asyncio.create_subprocess_exec(
             sys.executable, "client.py", "--host", "127.0.0.1", "--port", str(port), "--mode", mode,
-            "--tts_text", "Hello there. And once more.", "--tts_wav", str(wav), *more,
+            "--tts_text", "Hello there. And once more.", "--tts_wav", str(wav),
+            *(option.format(prompt=prompt) for option in more),
             cwd=programs, env=os.environ | {"PYTHONPATH": str(messages), "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
