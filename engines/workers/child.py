@@ -9,6 +9,7 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import BinaryIO, Protocol
@@ -139,5 +140,12 @@ def _answered(tasks: Tasks, work: Work, ears: _Ears, say: Callable[[Message], No
         status = getattr(exc, "status", None)
         if isinstance(status, int):
             return Answer(work.number, status, str(exc))
-        log.exception("a job failed")
+        log.error("a job failed: %s\n%s", _shown(exc), "".join(traceback.format_tb(exc.__traceback__)))
         return Answer(work.number, 500, f"{type(exc).__name__} in the engine")
+
+
+def _shown(exc: Exception) -> str:
+    """What a log may hold of it: the words of any library may quote those of a user, but for devices and files."""
+    text = str(exc)
+    known = isinstance(exc, OSError) or text.startswith(("CUDA", "cuDNN", "CUBLAS", "NCCL"))
+    return f"{type(exc).__name__}: {text}" if known else type(exc).__name__

@@ -37,7 +37,9 @@ async def test_pieces_come_in_order_and_then_the_answer() -> None:
         assert call.fields == {"done": "count"}
 
 
-async def test_a_refusal_keeps_its_status_and_words_and_any_other_failure_only_its_kind() -> None:
+async def test_a_refusal_keeps_its_status_and_words_and_any_other_failure_only_its_kind(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     async with worker() as running:
         with pytest.raises(JobFailed, match="not like this") as refused:
             await running.ask("refuse", {})
@@ -46,6 +48,10 @@ async def test_a_refusal_keeps_its_status_and_words_and_any_other_failure_only_i
             await running.ask("fail", {})
         assert (failed.value.status, str(failed.value)) == (500, "RuntimeError in the engine")
         assert await running.ask("count", {"to": 0}) == {"done": "count"}, "it works again"
+    log = capfd.readouterr().err
+    assert "a job failed: RuntimeError" in log
+    assert 'in run\n    raise RuntimeError("a secret")' in log, "the line of code"
+    assert "RuntimeError: a secret" not in log
 
 
 async def test_a_job_that_is_left_is_stopped_and_the_worker_goes_on() -> None:
