@@ -178,6 +178,13 @@ def texts(found: list[dict[str, Any]], mode: str) -> list[str]:
     return [answer["text"] for answer in found if answer["mode"] == mode]
 
 
+def same(one: list[str], other: list[str]) -> bool:
+    """Whether they are the same deltas, but for a last one: where the end of the utterance comes in the same piece as
+    its last word, the second pass is quicker to say it."""
+    both = min(len(one), len(other))
+    return one[:both] == other[:both] and abs(len(one) - len(other)) <= 1
+
+
 async def test_two_sentences_are_heard_word_for_word(made: Engine) -> None:
     found = await answers(made, spoken(0.5, "今天天气很好", 1.5, "我们去公园吧", 0.5))
     whole = [answer for answer in found if answer["mode"] == "2pass-offline"]
@@ -195,7 +202,8 @@ async def test_two_sentences_are_heard_word_for_word(made: Engine) -> None:
 async def test_the_packets_do_not_matter(made: Engine) -> None:
     pcm = spoken(0.3, "请打开灯", 1.2)
     runs = [await answers(made, pcm, packet) for packet in (640, 1920, 19_200, len(pcm))]
-    assert len({tuple(texts(run, "2pass-online")) for run in runs}) == 1
+    first, *others = (texts(run, "2pass-online") for run in runs)
+    assert all(same(first, other) for other in others)
     assert {tuple(texts(run, "2pass-offline")) for run in runs} <= {("请打开灯",), ("请打开灯", "")}
 
 
@@ -236,7 +244,7 @@ async def test_streams_at_the_same_time_never_mix(made: Engine) -> None:
     together = await asyncio.gather(*(answers(made, spoken(0.3, one, 0.3), wav_name=one) for one in said * 2))
     for one, before, found in zip(said * 2, alone * 2, together, strict=True):
         assert {answer["wav_name"] for answer in found} == {one}
-        assert texts(found, "2pass-online") == before, "what it hears alone"
+        assert same(texts(found, "2pass-online"), before), "what it hears alone"
         assert texts(found, "2pass-offline") == [one]
 
 
