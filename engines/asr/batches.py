@@ -80,8 +80,10 @@ class Batches:
                     tasks.create_task(self._hear(worker, batch, stack.pop_all()))
 
     def _turn_away(self, exc: NotReady) -> None:
-        while self._waiting:
-            self._waiting.popleft().heard.set_exception(exc)
+        for one in self._waiting:
+            if not one.heard.done():  # somebody may be just leaving
+                one.heard.set_exception(exc)
+        self._waiting.clear()
         self._some.clear()
 
     def _next(self) -> list[Waiting]:

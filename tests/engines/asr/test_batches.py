@@ -7,7 +7,7 @@ import pytest
 
 from engines.asr.batches import SHORT, Batches
 from engines.workers.messages import Fields, Hello, Piece
-from engines.workers.pool import Pool
+from engines.workers.pool import NotReady, Pool
 from engines.workers.process import JobFailed, WorkerGone
 
 ZH: Fields = {"language": "zh", "hotwords": [], "itn": True}
@@ -164,3 +164,22 @@ async def test_a_failure_reaches_everyone_in_the_batch_and_the_next_is_heard(fai
             await batches.heard("a", 1, ZH)
         ears.failure = None
         assert (await batches.heard("b", 1, ZH))["text"] == "b"
+
+
+async def test_who_leaves_in_the_moment_when_all_are_turned_away_does_not_stop_the_rest() -> None:
+    ears = Ears()
+    ears.free.set()
+    async with hearing(ears) as batches, asyncio.timeout(2), asyncio.TaskGroup() as tasks:
+        leaves, stays = (tasks.create_task(_turned_away(batches, path)) for path in ("leaves", "stays"))
+        await asyncio.sleep(0)
+        leaves.cancel()
+        batches._turn_away(NotReady("no model"))
+        await asyncio.wait([leaves, stays])
+        assert (leaves.cancelled(), str(stays.result())) == (True, "no model")
+        assert (await batches.heard("next", 1, ZH))["text"] == "next"
+
+
+async def _turned_away(batches: Batches, path: str) -> NotReady:
+    with pytest.raises(NotReady) as refused:
+        await batches.heard(path, 1, ZH)
+    return refused.value
