@@ -40,6 +40,7 @@ def say(text: str) -> bytes:
     voices.register_cmu_us_rms.restype = ctypes.c_void_p
     flite.flite_text_to_wave.restype = ctypes.POINTER(_Wave)
     flite.flite_text_to_wave.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+    ctypes.CDLL(None).srand(1)  # its excitation noise is drawn with rand(): else no two runs make the same sound
     wave = flite.flite_text_to_wave(text.encode(), voices.register_cmu_us_rms(None)).contents
     assert (wave.sample_rate, wave.channels) == (RATE, 1)
     return ctypes.string_at(wave.data, 2 * wave.samples)
