@@ -28,6 +28,7 @@ from gateway.normalise import Decoder
 from gateway.repeats import Repeats
 from gateway.replicas import Replicas
 from gateway.settings import Settings, SettingsError
+from gateway.socket import SocketEndpoint
 from gateway.state import State
 from gateway.surfaces import desktop, downloads, funaudio, service, voices
 from gateway.tasks import KeyedLocks, SharedWork, forever, task_group
@@ -51,6 +52,7 @@ class Door:
             ("POST", "/api/synthesize"): Endpoint(funaudio.synthesize, funaudio.shape),
         }
         self._download = Endpoint(downloads.download, desktop.shape)
+        self.sockets: dict[str, SocketEndpoint] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -60,6 +62,9 @@ class Door:
             if endpoint is not None:
                 await endpoint(scope, receive, send)
                 return
+        elif scope["type"] == "websocket" and (socket := self.sockets.get(scope["path"])) is not None:
+            await socket(scope, receive, send)
+            return
         await self.rest(scope, _bounded(receive), send)  # type: ignore[arg-type]
 
     def shape(self, path: str) -> Shape:
@@ -204,12 +209,20 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         queue=settings.transcribe_queue,
         patience=settings.queue_timeout,
     )
+    converse = Replicas(
+        "s2s",
+        settings.converse_engine,
+        adapters.conversers(settings, http, transcribe, speak),
+        slots=settings.converse_sessions,
+        queue=0,
+    )
     return State(
         settings=settings,
         scratch=scratch,
         speak=speak,
         transcribe=transcribe,
-        verbs={"tts": speak, "asr": transcribe},
+        converse=converse,
+        verbs={"tts": speak, "asr": transcribe, "s2s": converse},
         decoder=Decoder(settings),
         decoding=Gate("decode", settings.decode_slots, settings.decode_queue, patience=settings.queue_timeout),
         voices=Voices(database, files),

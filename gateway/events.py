@@ -3,7 +3,8 @@
 A session that ends normally is complete; one that raises is broken. There is no separate end event to forget.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +42,78 @@ class Word:
     start: float
     end: float
     """Seconds from the start of the audio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opus:
+    """Audio still packed: one whole page of an Ogg Opus stream (gateway/wire/opus.py), headers among them. Passed on
+    as it is between two sides that both speak it: packing costs ten times what all else about a page does."""
+
+    page: bytes = field(repr=False)
+
+
+# What a conversation yields besides Transcript, which is what the user said; its `utterance` is the turn.
+
+
+class Phase(StrEnum):
+    """How far a turn is. Each turn ends with exactly one of DONE, CANCELLED and FAILED."""
+
+    QUEUED = "queued"
+    """It waits for the engine; said again when its place changes."""
+    WORKING = "working"
+    """The engine has taken it."""
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    number: int
+    """Which End or Write of the conversation it answers, counted from 1."""
+    phase: Phase
+    position: int = 0
+    """In the queue, from 1."""
+    seconds: float = 0.0
+    """In the queue: an estimate."""
+    code: str = ""
+    """FAILED: as gateway/errors.py has them."""
+    reason: str = field(default="", repr=False)
+    """FAILED: one line for the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyAudio:
+    turn: int
+    audio: Audio | Opus
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyText:
+    """The next piece of the reply as text: what goes behind the pieces before it."""
+
+    turn: int
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The engine wants a function called, and to be given its result."""
+
+    turn: int
+    id: str
+    name: str
+    arguments: str = field(repr=False)
+    """JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumable:
+    """The conversation can be taken up again by this token, for a while after its session has ended."""
+
+    token: str
+    resumed: bool
+    """Whether this one was."""
+
+
+Conversed = Turn | Transcript | ReplyAudio | ReplyText | ToolCall | Resumable

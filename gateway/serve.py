@@ -55,6 +55,8 @@ def configuration(app: Any, settings: Settings) -> uvicorn.Config:
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         http="httptools",
         ws="websockets-sansio",
+        ws_max_size=settings.socket_max_bytes,
+        ws_per_message_deflate=False,  # audio is packed already, and its state would be most of a connection's memory
         log_config=None,
         access_log=False,
         server_header=False,

@@ -90,6 +90,49 @@ class Settings(BaseModel):
     transcribe_queue: int = Field(default=32, ge=0)
     """Requests that may wait for a slot; the next one is refused with 503."""
 
+    converse_engine: str = "cascade"
+    """Adapter for conversation: cascade (recognition, a reply, synthesis, one after the other, in the gateway) or
+    fun_audio_chat (its server, or ours)."""
+    converse_urls: Urls = ("http://127.0.0.1:11235",)
+    """Replicas of the conversation engine, comma-separated; cascade needs none."""
+    converse_sessions: Count = 256
+    """Conversations at a time on each replica, most of them silent; the next one is refused with 503."""
+    converse_slots: Count | None = None
+    """Turns at a time on each replica; unset, 1 for fun_audio_chat and 8 for cascade."""
+    converse_queue: int = Field(default=8, ge=0)
+    """Turns that may wait for their replica, told their place; the next one is refused."""
+    converse_timeout: Seconds = 30.0
+    """Longest time that a turn, once taken, may show no sign of life; then it is ended and its client told."""
+    converse_keep: Seconds = 600.0
+    """How long after its connection has ended a conversation can be taken up again by its resume token."""
+    converse_history: Count = 8
+    """Turns of a conversation that the next reply is made with."""
+    converse_turn_seconds: Seconds = 300.0
+    """Longest recording of one turn that engines which hear it whole are given; the latest of it is kept."""
+    persona: str = ""
+    """System prompt of conversations that name none; empty is the engine's own."""
+    socket_max_bytes: Count = 1024 * 1024
+    """Largest message on a WebSocket."""
+    socket_ping: Seconds = 10.0
+    """How often an idle conversation's client is sent something, so that it stays."""
+
+    chat_url: str = Field(default="", pattern=r"^(https?://[^\s?#]+)?$")
+    """Where the cascade's replies come from: any OpenAI-compatible chat API, up to and without /chat/completions, such
+    as http://127.0.0.1:11434/v1. Empty: a small built-in responder (repeats, time, arithmetic, help)."""
+    chat_key: str = Field(default="", repr=False)
+    """Its API key."""
+    chat_model: str = ""
+    """Its model."""
+    chat_timeout: Seconds = 30.0
+    """Longest wait for its next token."""
+
+    endpoint_silence: Seconds = 0.6
+    """Hands-free: silence that ends a turn."""
+    endpoint_threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Probability above which sound counts as speech."""
+    endpoint_padding: Seconds = 0.3
+    """What is kept before speech is noticed, for the soft sounds that words begin with."""
+
     health_interval: Seconds = 1.0
     """How often each engine's health is asked."""
     engine_connect_timeout: Seconds = 3.0

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from gateway.admission import Gate
-from gateway.events import Audio, Transcript
+from gateway.events import Audio, Conversed, Transcript
 from gateway.files import Downloads
 from gateway.health import Verbs
 from gateway.normalise import Decoder
@@ -12,7 +12,7 @@ from gateway.repeats import Repeats
 from gateway.replicas import Replicas
 from gateway.settings import Settings
 from gateway.tasks import KeyedLocks, SharedWork
-from gateway.verbs import Speak, Transcribe
+from gateway.verbs import Converse, Speak, Transcribe
 from gateway.voices import Voices
 
 
@@ -22,6 +22,7 @@ class State(TypedDict):
     """Parent of every request's workspace."""
     speak: Replicas[Speak, Audio]
     transcribe: Replicas[Transcribe, Transcript]
+    converse: Replicas[Converse, Conversed]
     verbs: Verbs
     decoder: Decoder
     decoding: Gate

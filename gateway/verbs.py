@@ -6,12 +6,12 @@ know requests and events, adapters know requests, events and one engine's wire; 
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from gateway.events import Audio, Transcript
+from gateway.events import Audio, Conversed, Opus, Transcript
 from gateway.wire.engine_health import Progress
 
 
@@ -88,6 +88,71 @@ class Transcribe:
     """Whether numbers and dates are written in figures, by engines that can (inverse text normalisation)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The user begins to speak. A reply that runs is not wanted any more: no more of it is yielded, and its engine
+    stops. What was said since the last End and before this is dropped; what follows is kept, whatever the engine is
+    busy with."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The user has finished; the next turn is what was said since the last Begin, End or Write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A turn that is written, not spoken."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The reply that runs or waits is not wanted any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How replies are wanted from the next turn on; None leaves it as it is."""
+
+    persona: str | None = field(default=None, repr=False)
+    """The system prompt; empty is the engine's own."""
+    voice: Preset | Reference | None = None
+    language: str | None = None
+    speech: bool | None = None
+    """Whether replies are spoken, or text only."""
+    tools: tuple[dict[str, Any], ...] | None = None
+    """As OpenAI writes them: {"type": "function", "function": {"name", "description", "parameters"}}."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a ToolCall gave. When all of a turn's calls have theirs, the engine goes on: that is a turn of its own."""
+
+    id: str
+    output: str = field(repr=False)
+
+
+Said = Audio | Opus | Begin | End | Write | Cancel | Change | ToolResult
+"""What goes into a conversation. Turns are counted from 1: each End, each Write, and each ToolResult that completes a
+turn's calls is the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converse:
+    """speech in, speech out, turn by turn, as long as `said` goes on."""
+
+    said: AsyncIterator[Said]
+    """Read at once, whatever the engine is busy with. Its end ends the session, after the reply that runs."""
+    opus: bool = False
+    """Whether audio goes both ways as Opus, from engines that can (`Converser.packed`)."""
+    resume: str = ""
+    """Token of an earlier Resumable; one that is not known any more begins anew."""
+    wishes: Change = Change(persona="", language="", speech=True, tools=())
+    """How replies are wanted at the start."""
+
+
 class State(StrEnum):
     """What an engine can do now."""
 
@@ -116,6 +181,16 @@ J = TypeVar("J", contravariant=True)
 E = TypeVar("E", covariant=True)
 
 
+class Verb(Protocol[J, E]):
+    """Whichever of a verb's engines is free (gateway/replicas.py)."""
+
+    def session(self, job: J) -> AbstractAsyncContextManager[AsyncIterator[E]]:
+        """As an Engine's; waits for a place first. Raises EngineBusy, EngineLoading, EngineUnavailable."""
+        ...
+
+    def health(self) -> EngineHealth: ...
+
+
 class Engine(Protocol[J, E]):
     """One replica of one engine. One instance per process, owned by the lifespan; one session per request."""
 
@@ -133,3 +208,10 @@ class Engine(Protocol[J, E]):
 
 Speaker = Engine[Speak, Audio]
 Transcriber = Engine[Transcribe, Transcript]
+
+
+class Converser(Engine[Converse, Conversed], Protocol):
+    @property
+    def packed(self) -> bool:
+        """Whether it takes and gives audio as Opus, where a job asks for it."""
+        ...

@@ -3,13 +3,16 @@
 import re
 from collections.abc import Callable
 
+from gateway.adapters.cascade import Cascade
 from gateway.adapters.connections import Client
 from gateway.adapters.cosyvoice import CosyVoice
 from gateway.adapters.cosyvoice_grpc import CosyVoiceGrpc
+from gateway.adapters.fun_audio_chat import FunAudioChat
 from gateway.adapters.funasr import FunAsr
 from gateway.adapters.funasr_http import FunAsrHttp
+from gateway.events import Audio, Transcript
 from gateway.settings import Settings, SettingsError
-from gateway.verbs import Speaker, Transcriber
+from gateway.verbs import Converser, Speak, Speaker, Transcribe, Transcriber, Verb
 
 
 def _funasr(url: str, http: Client, settings: Settings) -> FunAsr:
@@ -24,6 +27,7 @@ TRANSCRIBERS: dict[str, Callable[[str, Client, Settings], Transcriber]] = {
     "funasr": _funasr,
     "funasr_http": FunAsrHttp,
 }
+CONVERSERS = ("cascade", "fun_audio_chat")
 
 _HTTP = ("http(s)://host[:port][/path]", re.compile(r"https?://.+"))
 _ADDRESSES = {"cosyvoice_grpc": ("grpc://host:port", re.compile(r"grpc://.+:[0-9]+/?"))}
@@ -32,10 +36,14 @@ _ADDRESSES = {"cosyvoice_grpc": ("grpc://host:port", re.compile(r"grpc://.+:[0-9
 
 def check(settings: Settings) -> None:
     """Raises SettingsError for an adapter that nobody has, and for addresses that are none of its protocol."""
-    for name, known in (("speak_engine", list(SPEAKERS)), ("transcribe_engine", list(TRANSCRIBERS))):
+    for name, known in (
+        ("speak_engine", SPEAKERS),
+        ("transcribe_engine", TRANSCRIBERS),
+        ("converse_engine", CONVERSERS),
+    ):
         if (chosen := getattr(settings, name)) not in known:
             raise SettingsError(f"{name}: no adapter {chosen!r}; there is {', '.join(known)}")
-    for verb in ("speak", "transcribe"):
+    for verb in ("speak", "transcribe", "converse"):
         adapter = getattr(settings, f"{verb}_engine")
         shown, form = _ADDRESSES.get(adapter, _HTTP)
         for url in getattr(settings, f"{verb}_urls"):
@@ -51,3 +59,12 @@ def speakers(settings: Settings, http: Client) -> list[Speaker]:
 def transcribers(settings: Settings, http: Client) -> list[Transcriber]:
     """One adapter for each replica of `transcribe`."""
     return [TRANSCRIBERS[settings.transcribe_engine](url, http, settings) for url in settings.transcribe_urls]
+
+
+def conversers(
+    settings: Settings, http: Client, transcribe: Verb[Transcribe, Transcript], speak: Verb[Speak, Audio]
+) -> list[Converser]:
+    """One adapter for each replica of `converse`; the cascade is one, whatever the verbs below it have."""
+    if settings.converse_engine == "cascade":
+        return [Cascade(settings, transcribe, speak)]
+    return [FunAudioChat(url, http, settings) for url in settings.converse_urls]

@@ -1,0 +1,128 @@
+"""One WebSocket connection of a client, over raw ASGI: opened, read, written, closed with a reason.
+
+The server reads no further message before the last one was taken, and a write waits while too much is unsent; so
+whatever is not read here is held back at the client.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from typing import Any
+from urllib.parse import parse_qs
+
+import structlog
+
+from gateway.errors import ClientGone, GatewayError
+from gateway.exchange import Receive, Scope, Send
+
+log = structlog.get_logger(__name__)
+_REASON_BYTES = 123
+"""Longest reason that a close frame has room for."""
+
+
+class Close(IntEnum):
+    """RFC 6455, and those registered after it."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    UNSUPPORTED = 1003
+    INVALID = 1007
+    POLICY = 1008
+    TOO_BIG = 1009
+    FAILED = 1011
+    RESTARTING = 1012
+    TRY_LATER = 1013
+
+
+class Socket:
+    """The connection as a handler wants it. Raises ClientGone from every method once the client has left."""
+
+    __slots__ = ("_closed", "_receive", "_send", "opened", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.opened = self._closed = False
+        self._receive, self._send = receive, send
+
+    @property
+    def state(self) -> Any:
+        """What the lifespan built (gateway/state.py State)."""
+        return self.scope["state"]
+
+    def query(self, name: str) -> str:
+        """The first value of that name in the address; empty without one."""
+        found = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=64)
+        value: str = found.get(name, [""])[0]
+        return value
+
+    async def accept(self, subprotocol: str | None = None) -> None:
+        if (await self._receive())["type"] != "websocket.connect":
+            raise ClientGone("the client left before it was let in")
+        self.opened = True
+        await self._put({"type": "websocket.accept", "subprotocol": subprotocol})
+
+    async def receive(self) -> bytes | str:
+        """The next message."""
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            self._closed = True
+            raise ClientGone("the client has closed the connection")
+        data: bytes | None = message.get("bytes")
+        text: str = message.get("text") or ""
+        return text if data is None else data
+
+    async def send(self, data: bytes | str) -> None:
+        """Waits while the client reads too slowly."""
+        kind = "text" if isinstance(data, str) else "bytes"
+        await self._put({"type": "websocket.send", kind: data})
+
+    async def close(self, code: Close = Close.NORMAL, reason: str = "") -> None:
+        """Nothing where it is closed already."""
+        if self._closed or not self.opened:
+            return
+        self._closed = True
+        short = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+        await self._send({"type": "websocket.close", "code": int(code), "reason": short})
+
+    async def _put(self, message: dict[str, Any]) -> None:
+        if self._closed:
+            raise ClientGone("the connection is closed")
+        try:
+            await self._send(message)
+        except (OSError, RuntimeError) as exc:  # uvicorn: ClientDisconnected, or "after close"
+            self._closed = True
+            raise ClientGone("the client has left") from exc
+
+
+Talk = Callable[[Socket], Awaitable[None]]
+
+
+class SocketEndpoint:
+    """A handler as an ASGI application. What it raises becomes a close with the right code; words of ours as reason."""
+
+    def __init__(self, handler: Talk) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        socket = Socket(scope, receive, send)
+        try:
+            await self._handler(socket)
+            await socket.close()
+        except ClientGone:
+            log.debug("client gone", path=scope["path"])
+        except asyncio.CancelledError:  # the server has waited long enough; this is the end of its task anyway
+            await socket.close(Close.RESTARTING, "the gateway is restarting")
+        except GatewayError as exc:
+            log.debug("refused", path=scope["path"], code=exc.code)
+            await socket.close(code_of(exc), exc.code if exc.quotes else str(exc))
+        except Exception:
+            log.exception("conversation failed", path=scope["path"])
+            await socket.close(Close.FAILED, "the gateway failed on this connection")
+
+
+def code_of(exc: GatewayError) -> Close:
+    if exc.status in (503, 429):
+        return Close.TRY_LATER
+    if exc.status == 413:
+        return Close.TOO_BIG
+    return Close.POLICY if exc.status < 500 else Close.FAILED

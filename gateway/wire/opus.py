@@ -1,0 +1,130 @@
+"""Ogg Opus streams as Fun-Audio-Chat's protocol has them, with sphn: packed and unpacked piece by piece, and pages told
+from what is none.
+
+The only codec here that stands on libraries (sphn, which brings libopus, and numpy).
+"""
+
+import numpy as np
+import sphn
+
+RATE = 24_000
+"""Hz, of the PCM on both sides."""
+FRAME = 960
+"""Samples in a page: 40 ms."""
+_APPEND = 4000
+"""Bytes. sphn fails on appends of 20,000."""
+_HEAD = 27
+"""Bytes of a page before its table of segments."""
+_FRAME_BYTES = 2 * FRAME
+MOST_SECONDS = 5.0
+"""Of audio in a page. Live encoders make pages of 20 ms to 1 s."""
+
+
+class NotOpus(ValueError):
+    """Bytes that are no Ogg Opus stream; the text says why."""
+
+
+class Pages:
+    """Cuts a stream of bytes into whole pages. After NotOpus the next page begins anew."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The pages that `data` completes. Raises NotOpus; what was held is dropped then."""
+        self._rest += data
+        found = []
+        while (size := self._size()) and len(self._rest) >= size:
+            found.append(bytes(self._rest[:size]))
+            del self._rest[:size]
+        return found
+
+    def _size(self) -> int:
+        """Of the first page; 0 where its head is not there yet."""
+        rest = self._rest
+        if not b"OggS\0".startswith(bytes(rest[:5])):
+            rest.clear()
+            raise NotOpus("the audio is not in Ogg pages (raw Opus packets and other containers are not understood)")
+        if len(rest) < _HEAD or len(rest) < _HEAD + rest[26]:
+            return 0
+        return _HEAD + rest[26] + sum(rest[_HEAD : _HEAD + rest[26]])
+
+
+def is_header(page: bytes) -> bool:
+    """Whether a whole page is one of the two that a stream begins with."""
+    return page[_HEAD + page[26] :].startswith((b"OpusHead", b"OpusTags"))
+
+
+def seconds(page: bytes) -> float:
+    """How much audio a whole page holds, told by the first bytes of its packets (RFC 6716, 3.1)."""
+    if is_header(page):
+        return 0.0
+    table, at = page[_HEAD : _HEAD + page[26]], _HEAD + page[26]
+    begins, found = not page[5] & 1, 0.0  # the first packet may be the rest of one in the page before
+    for size in table:
+        if begins and size:
+            found += _packet_seconds(page[at], page[at + 1] if size > 1 else 0)
+        begins = size < 255
+        at += size
+    return found
+
+
+def _packet_seconds(first: int, second: int) -> float:
+    config, code = first >> 3, first & 3
+    if config < 12:
+        frame = (0.01, 0.02, 0.04, 0.06)[config & 3]
+    elif config < 16:
+        frame = (0.01, 0.02)[config & 1]
+    else:
+        frame = (0.0025, 0.005, 0.01, 0.02)[config & 3]
+    return frame * (1 if code == 0 else 2 if code < 3 else second & 63)
+
+
+class Unpacker:
+    """An Ogg Opus stream → PCM: mono s16le at 24 kHz."""
+
+    def __init__(self) -> None:
+        self._reader = sphn.OpusStreamReader(RATE)
+
+    def feed(self, page: bytes) -> bytes:
+        """PCM of a whole page, b"" where it holds none. Raises NotOpus; the stream goes on with the next page then."""
+        if seconds(page) > MOST_SECONDS:  # a packet of two bytes can claim 120 ms, and a page has room for many
+            raise NotOpus(f"a page holds more than {MOST_SECONDS:g} s of audio")
+        try:
+            found = [self._reader.append_bytes(page[at : at + _APPEND]) for at in range(0, len(page), _APPEND)]
+        except BaseException as exc:  # a panic of its Rust is no Exception
+            if isinstance(exc, KeyboardInterrupt | SystemExit):
+                raise
+            self._reader = sphn.OpusStreamReader(RATE)  # one that met garbage reads nothing any more
+            raise NotOpus("the audio is not Opus") from None
+        samples = found[0] if len(found) == 1 else np.concatenate(found)
+        pcm: bytes = np.multiply(samples.clip(-1, 1), 32767).astype("<i2").tobytes()
+        return pcm
+
+
+class Packer:
+    """PCM, mono s16le at 24 kHz → an Ogg Opus stream, a page each 40 ms; the first comes with the two headers."""
+
+    def __init__(self) -> None:
+        self._writer = sphn.OpusStreamWriter(RATE)
+        self._rest = b""
+
+    def feed(self, pcm: bytes) -> list[bytes]:
+        """What `pcm` completes: each item a whole page, fit for one message; before the first the headers."""
+        pcm = self._rest + pcm
+        whole = len(pcm) // _FRAME_BYTES * _FRAME_BYTES
+        self._rest = pcm[whole:]
+        return [self._page(pcm[at : at + _FRAME_BYTES]) for at in range(0, whole, _FRAME_BYTES)]
+
+    def end(self) -> list[bytes]:
+        """What is left, padded with silence, and a page of silence more for what the codec still holds back. The
+        stream may go on after it."""
+        rest, self._rest = self._rest, b""
+        return self.feed(rest + bytes(-len(rest) % _FRAME_BYTES + _FRAME_BYTES))
+
+    def drop(self) -> None:
+        """Forgets what has not filled a page."""
+        self._rest = b""
+
+    def _page(self, pcm: bytes) -> bytes:
+        return bytes(self._writer.append_pcm(np.frombuffer(pcm, "<i2").astype(np.float32) / 32768))
