@@ -1,11 +1,11 @@
-"""The command line: `voxgate serve | run | env | openapi`."""
+"""The command line: `voxgate serve | run | env | openapi | say | transcribe | talk`."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 
-from gateway import __version__
+from gateway import __version__, cli
 from gateway.settings import Settings, SettingsError, add_flags, env_example, load
 
 
@@ -17,11 +17,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_flags(commands.add_parser("run", help="the gateway and the embedded engines: no GPU, no Docker"))
     commands.add_parser("env", help="print every setting, for deploy/env.example")
     commands.add_parser("openapi", help="print the API document")
-    flags = vars(parser.parse_args(argv))
+    cli.add_commands(commands)
+    asked = parser.parse_args(argv)
+    flags = vars(asked)
     command = flags.pop("command")
     try:
+        if command in cli.COMMANDS:
+            return cli.run(command, asked)
         return _print(command) if command in ("env", "openapi") else _start(command, load(flags))
-    except SettingsError as exc:
+    except (SettingsError, cli.Stopped) as exc:
         print(f"voxgate: {exc}", file=sys.stderr)
         return 2
 
