@@ -1,0 +1,1 @@
+"""Conversation, speech in and speech out, over Fun-Audio-Chat's protocol."""
