@@ -26,6 +26,8 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Executable,
+    ForeignKey,
+    Integer,
     MetaData,
     Row,
     String,
@@ -70,6 +72,7 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
         "uq": "uq_%(table_name)s_%(column_0_name)s",
         "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
     }
 )
 
@@ -94,6 +97,29 @@ syntheses = Table(
     Column("file_name", String(200), nullable=False),
     Column("created_at", Moment, nullable=False, index=True),
 )
+
+chats = Table(
+    "chats",
+    metadata,
+    Column("id", String(200), primary_key=True),
+    Column("user_id", String(200), nullable=False, index=True),
+    Column("title", String(200), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("ended_at", Moment),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String(64), nullable=False),
+    Column("chat_id", String(200), ForeignKey("chats.id"), nullable=False, index=True),
+    Column("speaker", String(16), nullable=False),
+    Column("content", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("id"),
+)
+"""`number` is their order."""
 
 
 class Database:

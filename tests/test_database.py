@@ -9,12 +9,16 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import URL, Connection, create_engine, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+import gateway
+from gateway.chats import Chats, Speaker, new_message
 from gateway.database import Database, DatabaseUnusable, metadata, open_database, syntheses
 from gateway.repeats import Repeats
 from gateway.settings import Settings, SettingsError
@@ -234,3 +238,39 @@ async def test_an_error_does_not_show_what_users_wrote(settings: Settings) -> No
         with pytest.raises(IntegrityError) as failed:
             await database.execute(insert(syntheses).values(row("secret")))
     assert "secret" not in str(failed.value)
+
+
+class TestMigrations:
+    async def test_a_database_of_the_first_version_is_brought_up_and_keeps_what_it_holds(
+        self, settings: Settings
+    ) -> None:
+        settings.data_dir.mkdir()
+        file = settings.data_dir / "voxgate.sqlite3"
+        first_version(file)
+        async with open_database(settings) as database:
+            assert await Repeats(database).recall("kept", 1e9) == "a.wav"
+            chats = Chats(database)
+            await chats.open("c1", "ann")
+            await chats.add(new_message("c1", Speaker.USER, "words"))
+            assert [one.content for one in await chats.messages("c1")] == ["words"]
+
+    async def test_a_message_needs_its_chat(self, settings: Settings) -> None:
+        async with open_database(settings) as database:
+            with pytest.raises(IntegrityError):
+                await Chats(database).add(new_message("nobody's", Speaker.USER, "words"))
+
+
+def first_version(file: Path) -> None:
+    """A database as the first version left it."""
+
+    def upgrade(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(Path(gateway.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+    engine = create_engine(URL.create("sqlite", database=str(file)))
+    with engine.begin() as connection:
+        upgrade(connection)
+        connection.execute(insert(syntheses).values(row("kept")))
+    engine.dispose()
