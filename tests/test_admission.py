@@ -209,3 +209,60 @@ async def test_a_wait_that_lasts_too_long_is_refused_and_gives_up_its_place() ->
         with pytest.raises(EngineBusy, match=r"no slot within 0.02 s: <tts: 1/1 running, 0/8 waiting>"):
             await gate.acquire()
     assert repr(gate) == "<tts: 0/1 running, 0/8 waiting>"
+
+
+async def test_who_waits_is_told_each_new_place_and_about_how_long() -> None:
+    gate = Gate("tts", 1, 8)
+    told: dict[str, list[int]] = {"first": [], "second": []}
+    estimates: list[float] = []
+
+    async def visit(name: str) -> None:
+        def moved(place: int, seconds: float) -> None:
+            told[name].append(place)
+            estimates.append(seconds)
+
+        async with gate.enter(moved):
+            pass
+
+    await gate.acquire()
+    tasks = [asyncio.get_running_loop().create_task(visit(name)) for name in told]
+    await settle()
+    assert told == {"first": [1], "second": [2]}
+    assert estimates[1] == 2 * estimates[0] > 0
+    gate.release()
+    await asyncio.gather(*tasks)
+    assert told == {"first": [1], "second": [2, 1]}
+
+
+async def test_who_need_not_wait_is_told_nothing() -> None:
+    gate = Gate("tts", 1, 8)
+    async with gate.enter(lambda _place, _seconds: pytest.fail("told of a queue")):
+        pass
+
+
+async def test_a_place_moves_up_when_one_in_front_leaves_the_queue() -> None:
+    gate = Gate("tts", 1, 8)
+    await gate.acquire()
+    places: list[int] = []
+    gone = waiting(gate)
+    await settle()
+    behind = asyncio.get_running_loop().create_task(gate.acquire(lambda place, _: places.append(place)))
+    await settle()
+    gone.cancel()
+    await settle()
+    assert places == [2, 1]
+    gate.release()
+    await behind
+
+
+async def test_estimates_follow_how_long_visits_last() -> None:
+    gate = Gate("tts", 1, 8)
+    async with gate.enter():
+        await asyncio.sleep(0.05)
+    await gate.acquire()
+    estimates: list[float] = []
+    task = asyncio.get_running_loop().create_task(gate.acquire(lambda _, seconds: estimates.append(seconds)))
+    await settle()
+    assert estimates[0] < 1, "not the seconds that were assumed before the first visit"
+    gate.release()
+    await task
