@@ -54,7 +54,7 @@ def contenders(*, pieces: int = 10, piece_bytes: int = 4800, pause: float = 0.0)
     with ExitStack() as stack:
         port = free_port()
         script = ["--pieces", str(pieces), "--piece-bytes", str(piece_bytes), "--pause", str(pause)]
-        engine = stack.enter_context(_process(["-m", "engines.scripted", "--port", str(port), *script], port))
+        engine = stack.enter_context(process(["-m", "engines.scripted", "--port", str(port), *script], port))
         base = f"http://127.0.0.1:{port}"
         found = [Contender("direct", f"{base}/inference_sft", DIRECT_BODY, FORM, engine)]
         if shutil.which("nginx"):
@@ -71,9 +71,9 @@ def _nginx(engine_port: int) -> Iterator[Contender]:
         config = Path(folder) / "nginx.conf"
         config.write_text(_NGINX.format(folder=folder, port=port, engine=engine_port))
         program = [str(shutil.which("nginx")), "-c", str(config), "-p", folder, "-e", f"{folder}/error.log"]
-        with _process(program, port, python=False) as process:
+        with process(program, port, python=False) as running:
             url = f"http://127.0.0.1:{port}/inference_sft"
-            yield Contender("nginx", url, DIRECT_BODY, FORM, process)
+            yield Contender("nginx", url, DIRECT_BODY, FORM, running)
 
 
 @contextmanager
@@ -85,9 +85,9 @@ def _gateway(engine: str) -> Iterator[Contender]:
             "speak-urls": engine, "transcribe-urls": engine, "speak-slots": 64, "speak-queue": 1000,
         }  # fmt: skip
         arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-        with _process(["-m", "gateway", "serve", *arguments], port, ready="/ready") as process:
+        with process(["-m", "gateway", "serve", *arguments], port, ready="/ready") as running:
             url = f"http://127.0.0.1:{port}/api/synthesize"
-            yield Contender("gateway", url, GATEWAY_BODY, JSON, process)
+            yield Contender("gateway", url, GATEWAY_BODY, JSON, running)
 
 
 @contextmanager
@@ -96,12 +96,12 @@ def _plain(engine: str) -> Iterator[Contender]:
     start = (
         f"import uvicorn; from bench.plain import build; uvicorn.run(build({engine!r}), port={port}, log_level='error')"
     )
-    with _process(["-c", start], port) as process:
-        yield Contender("plain", f"http://127.0.0.1:{port}/api/synthesize", GATEWAY_BODY, JSON, process)
+    with process(["-c", start], port) as running:
+        yield Contender("plain", f"http://127.0.0.1:{port}/api/synthesize", GATEWAY_BODY, JSON, running)
 
 
 @contextmanager
-def _process(command: Sequence[str], port: int, *, python: bool = True, ready: str = "") -> Iterator[psutil.Process]:
+def process(command: Sequence[str], port: int, *, python: bool = True, ready: str = "") -> Iterator[psutil.Process]:
     process = subprocess.Popen([sys.executable, *command] if python else command)
     try:
         _wait(port, ready)
