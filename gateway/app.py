@@ -24,6 +24,7 @@ from gateway.database import open_database
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, TooLarge
 from gateway.exchange import JSON, Endpoint, Receive, Scope, Send, Shape
 from gateway.files import Downloads, Files
+from gateway.metrics import Metrics
 from gateway.normalise import Decoder
 from gateway.repeats import Repeats
 from gateway.replicas import Replicas
@@ -223,6 +224,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         transcribe=transcribe,
         converse=converse,
         verbs={"tts": speak, "asr": transcribe, "s2s": converse},
+        metrics=Metrics(),
         decoder=Decoder(settings),
         decoding=Gate("decode", settings.decode_slots, settings.decode_queue, patience=settings.queue_timeout),
         voices=Voices(database, files),

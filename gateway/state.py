@@ -7,6 +7,7 @@ from gateway.admission import Gate
 from gateway.events import Audio, Conversed, Transcript
 from gateway.files import Downloads
 from gateway.health import Verbs
+from gateway.metrics import Metrics
 from gateway.normalise import Decoder
 from gateway.repeats import Repeats
 from gateway.replicas import Replicas
@@ -24,6 +25,7 @@ class State(TypedDict):
     transcribe: Replicas[Transcribe, Transcript]
     converse: Replicas[Converse, Conversed]
     verbs: Verbs
+    metrics: Metrics
     decoder: Decoder
     decoding: Gate
     voices: Voices

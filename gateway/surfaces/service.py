@@ -3,10 +3,12 @@
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
 from gateway import health
 from gateway.errors import EngineUnavailable
+from gateway.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["service"])
 
@@ -63,3 +65,10 @@ async def ready(request: Request, response: Response) -> Any:
     if missing:
         raise EngineUnavailable(f"not ready: {', '.join(missing)}", code="not_ready", retry_after=2)
     return {"status": "ready"}
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request) -> Response:
+    """What a monitor collects, in Prometheus' text format: how fast turns of conversations are answered, and how many
+    there are."""
+    return Response(request.state.metrics.exposition(), media_type=CONTENT_TYPE)

@@ -1,0 +1,67 @@
+"""Hands-free: which part of what the microphone sends is somebody speaking, and nothing else goes on."""
+
+from collections import deque
+from collections.abc import Iterator
+
+from gateway.endpointing import Endpointer, Started, Stopped
+from gateway.events import Audio, Opus
+from gateway.settings import Settings
+
+_MARGIN = 1.0
+"""Seconds of audio kept besides the padding: it takes that long at most to be sure that somebody speaks."""
+
+
+class Hearing:
+    """One connection's ears. Times are seconds from the first piece that was fed."""
+
+    def __init__(self, settings: Settings, sample_rate: int) -> None:
+        """sample_rate: Hz of the PCM that will be fed."""
+        self.sample_rate = sample_rate
+        self._endpointer = Endpointer(settings, sample_rate)
+        self._kept_seconds = settings.endpoint_padding + _MARGIN
+        self._kept: deque[tuple[Audio | Opus, float, float]] = deque()
+        """What was not passed on, with its begin and its end."""
+        self._samples = 0
+
+    def __repr__(self) -> str:
+        return f"<hearing: {self._endpointer!r}, {len(self._kept)} pieces kept>"
+
+    @property
+    def now(self) -> float:
+        return self._samples / self.sample_rate
+
+    async def feed(self, piece: Audio | Opus, pcm: bytes) -> list[Started | Stopped]:
+        """pcm: what `piece` holds, unpacked."""
+        begin, self._samples = self.now, self._samples + len(pcm) // 2
+        self._kept.append((piece, begin, self.now))
+        return await self._endpointer.feed(pcm)
+
+    def forget(self, until: float) -> None:
+        """Drops what was before `until`; a page as a whole, once all of it was."""
+        while self._kept and self._kept[0][2] <= until:
+            self._kept.popleft()
+        if self._kept:
+            piece, begin, end = self._kept[0]
+            if isinstance(piece, Audio) and begin < until:
+                self._kept[0] = self._cut(piece, begin, until)[1], until, end
+
+    def silent(self) -> None:
+        """Drops what is too old to belong to speech that is still to be noticed."""
+        self.forget(self.now - self._kept_seconds)
+
+    def take(self, until: float | None = None) -> Iterator[tuple[Audio | Opus, float]]:
+        """What is kept and lies before `until`, with its seconds; it is kept no longer."""
+        while self._kept and (until is None or self._kept[0][1] < until):
+            piece, begin, end = self._kept.popleft()
+            if until is not None and end > until and isinstance(piece, Audio):
+                piece, rest = self._cut(piece, begin, until)
+                self._kept.appendleft((rest, until, end))
+                end = until
+            yield piece, end - begin
+
+    # Private
+
+    def _cut(self, piece: Audio, begin: float, at: float) -> tuple[Audio, Audio]:
+        """Before and from `at`, which lies inside."""
+        size = 2 * round((at - begin) * self.sample_rate)
+        return Audio(piece.pcm[:size], piece.sample_rate), Audio(piece.pcm[size:], piece.sample_rate)

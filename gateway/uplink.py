@@ -1,0 +1,122 @@
+"""What a client says, on its way to the engine: a bounded queue that never makes the client's side wait."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from gateway.errors import TooLarge
+from gateway.events import Audio, Opus
+from gateway.verbs import Begin, Change, Said
+from gateway.wire import opus
+
+MOST_SECONDS, MOST_BYTES, MOST_ITEMS = 60.0, 4 * 1024 * 1024, 8192
+"""Of audio that no engine has taken. An engine reads at once; until it has opened, or when it hangs, this is held."""
+_OVERHEAD = 100
+"""Bytes that a piece costs besides its audio."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """A turn that was begun and has not ended."""
+
+    number: int
+    """In the dialogue."""
+    since: float
+    """Loop time of the end of the user's speech."""
+    queued_since: float | None = None
+    """Loop time since when it has been waiting for the engine; None while it does not."""
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class Uplink:
+    """Items leave in order. Control messages always get in; who starts turns asks `full` before."""
+
+    __slots__ = ("_bytes", "_items", "_reader", "_seconds")
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[Said, float, Turn | None]] = deque()
+        self._seconds, self._bytes = 0.0, 0
+        self._reader: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<uplink: {len(self._items)} items, {self._seconds:.2f} s of audio>"
+
+    @property
+    def full(self) -> bool:
+        return len(self._items) >= MOST_ITEMS
+
+    @property
+    def turn(self) -> Turn | None:
+        """The first one that nobody has taken."""
+        return next((turn for _, _, turn in self._items if turn is not None), None)
+
+    @property
+    def restarts(self) -> bool:
+        """Whether a Begin waits."""
+        return any(isinstance(item, Begin) for item, _, _ in self._items)
+
+    def hear(self, piece: Audio | Opus, seconds: float) -> None:
+        """Raises TooLarge where nobody takes what is said."""
+        if self._seconds > MOST_SECONDS or self._bytes > MOST_BYTES or self.full:
+            raise TooLarge("the engine does not take the audio as fast as it comes", code="too_far_ahead")
+        self._put(piece, seconds, None)
+
+    def say(self, item: Said, turn: Turn | None = None) -> None:
+        """turn: which one `item` begins, if it does."""
+        last = self._items[-1][0] if self._items else None
+        if isinstance(item, Change) and isinstance(last, Change):
+            item = merged(last, item)
+            self._items.pop()
+        if not (isinstance(last, Begin) and isinstance(item, Begin)):
+            self._put(item, 0.0, turn)
+
+    def restart(self) -> None:
+        """Begin: of what nobody has taken only wishes and headers of the audio are still of use."""
+        kept = [one for one in self._items if isinstance(one[0], Change) or _is_header(one[0])]
+        self._items.clear()
+        self._seconds, self._bytes = 0.0, 0
+        for item, _, _ in kept:
+            self.say(item)
+        self.say(Begin())
+
+    async def take(self) -> tuple[Said, Turn | None]:
+        """The next item, and the turn that it begins. One reader at a time."""
+        while not self._items:
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        item, seconds, turn = self._items.popleft()
+        self._seconds -= seconds
+        self._bytes -= _size(item)
+        return item, turn
+
+    # Private
+
+    def _put(self, item: Said, seconds: float, turn: Turn | None) -> None:
+        self._items.append((item, seconds, turn))
+        self._seconds += seconds
+        self._bytes += _size(item)
+        if self._reader is not None:
+            if not self._reader.done():
+                self._reader.set_result(None)
+            self._reader = None
+
+
+def merged(old: Change, new: Change) -> Change:
+    """Both, the new one's wishes before the old one's."""
+    return Change(
+        old.persona if new.persona is None else new.persona,
+        old.voice if new.voice is None else new.voice,
+        old.language if new.language is None else new.language,
+        old.speech if new.speech is None else new.speech,
+        old.tools if new.tools is None else new.tools,
+    )
+
+
+def _size(item: Said) -> int:
+    if isinstance(item, Opus):
+        return _OVERHEAD + len(item.page)
+    return _OVERHEAD + (len(item.pcm) if isinstance(item, Audio) else 0)
+
+
+def _is_header(item: Said) -> bool:
+    return isinstance(item, Opus) and opus.is_header(item.page)
