@@ -52,6 +52,11 @@ class Engines(BaseModel):
     """Devices of synthesis: empty or auto for the first GPU, else the CPU; cpu; 0; 0,1,2. One worker for each."""
     asr_gpus: str = ""
     """Devices of recognition, in the same words."""
+    s2s_gpus: str = ""
+    """Devices of conversation, in the same words. One process for each, and one turn at a time in it: the model takes
+    19 GB of a GPU, and about 5 more where its vocoder is beside it."""
+    s2s_vocoder_gpus: str = ""
+    """Devices that make the codes of conversation audible: empty for those of S2S_GPUS, else in the same words."""
     tts_workers: int = Field(default=1, ge=1, le=16)
     """Synthesis processes on each device: one alone leaves a GPU half idle, each holds its own copy of the model."""
     asr_workers: int = Field(default=1, ge=1, le=16)
@@ -71,6 +76,11 @@ class Engines(BaseModel):
     tts_load_jit: Switch = False
     tts_load_trt: Switch = False
     tts_load_vllm: Switch = False
+
+    s2s_model_id: str = "FunAudioLLM/Fun-Audio-Chat-8B"
+    """Hears, thinks and speaks in codes."""
+    s2s_vocoder_model_id: str = "FunAudioLLM/Fun-CosyVoice3-0.5B-2512"
+    """Makes its codes audible; of it the flow and the vocoder are used."""
 
     asr_model_mode: Annotated[Literal["all", "offline", "realtime"], BeforeValidator(_lower)] = "all"
     """Which recognisers are loaded: for whole recordings, for live audio, or both."""
