@@ -104,6 +104,8 @@ class Engines(BaseModel):
     """For models that a hub gives to some only."""
     cosyvoice_source: str = ""
     """CosyVoice's source, if not from its code host: an address ({commit} is put in), a .tar.gz, or a folder."""
+    fun_audio_chat_source: str = ""
+    """Fun-Audio-Chat's source, in the same words."""
     wheels_dir: Path | None = None
     """A folder of wheels that missing packages are installed from, without any network."""
     models_lock: Path = _ROOT / "deploy" / "models.lock"

@@ -31,7 +31,7 @@ WRITES_MARKS = ("sensevoice", "fun-asr-nano")
 def cosyvoice_source() -> Path:
     """CosyVoice's source in the operator's models folder, fetched where it is not there. Raises ProvisionError."""
     settings = load()
-    return source.provide(lock.read(settings.models_lock).source, settings, lambda _progress: None)
+    return source.provide(lock.read(settings.models_lock).sources["CosyVoice"], settings, lambda _progress: None)
 
 
 def cosyvoice(version: str, size: str) -> Path:

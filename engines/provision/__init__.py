@@ -35,8 +35,7 @@ def provide(role: Role, settings: Engines, tell: Callable[[Progress], None], *, 
         pinned = lock.read(settings.models_lock)
         wanted = _wanted(role, settings, pinned)
         path = list(packages.provide(role, settings, tell)) if with_packages else []
-        if role == "tts":
-            path.append(source.provide(pinned.source, settings, tell))
+        path += [source.provide(one, settings, tell) for one in _sources(role, pinned)]
         for want in wanted:
             models.provide(want, settings, tell)
     return Provided(tuple(path))
@@ -48,8 +47,8 @@ def faults(role: Role, settings: Engines, tell: Callable[[Progress], None], *, w
         pinned = lock.read(settings.models_lock)
         wanted = _wanted(role, settings, pinned)
         found = packages.faults(role, settings) if with_packages else []
-        if role == "tts":
-            found += source.faults(pinned.source, settings)
+        for one in _sources(role, pinned):
+            found += source.faults(one, settings)
         for want in wanted:
             found += models.faults(want, tell, thorough=True)
     return found
@@ -66,6 +65,14 @@ def _readable(settings: Engines) -> Iterator[None]:
     except OSError as exc:
         where = f" at {exc.filename}" if exc.filename else ""
         raise ProvisionError(f"{settings.models_dir} cannot be used: {exc.strerror or exc}{where}") from exc
+
+
+def _sources(role: Role, pinned: lock.Lock) -> list[lock.Source]:
+    """Raises ProvisionError."""
+    missing = [name for name in needs.SOURCES[role] if name not in pinned.sources]
+    if missing:
+        raise ProvisionError(f"models.lock pins no source {missing[0]}")
+    return [pinned.sources[name] for name in needs.SOURCES[role]]
 
 
 def _wanted(role: Role, settings: Engines, pinned: lock.Lock) -> list[models.Wanted]:

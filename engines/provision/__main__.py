@@ -1,8 +1,9 @@
-"""python -m engines.provision tts | asr | all [--check] [--no-packages]
+"""python -m engines.provision tts | asr | s2s | all [--check] [--no-packages]
 python -m engines.provision lock
 
-Fetches what the engines need, ahead of time, or says what is missing; `lock` prints deploy/models.lock with every
-size and digest that the hubs state. The settings are the environment, see engines/settings.py.
+Fetches what the engines need, ahead of time, or says what is missing; `all` is synthesis and recognition, which every
+stack has. `lock` prints deploy/models.lock with every size and digest that the hubs state. The settings are the
+environment, see engines/settings.py.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from engines.provision import ProvisionError, faults, pinning, provide
 from engines.provision.needs import Role
 from engines.settings import Engines, SettingsError, load
 from gateway.wire.engine_health import Progress
+
+_EVERYWHERE: tuple[Role, ...] = ("tts", "asr")
 
 
 class Screen:
@@ -41,7 +44,7 @@ def main() -> int:
         settings = load()
         if asked.what == "lock":
             return _lock(settings)
-        roles: tuple[Role, ...] = get_args(Role) if asked.what == "all" else (asked.what,)
+        roles: tuple[Role, ...] = _EVERYWHERE if asked.what == "all" else (asked.what,)
         return _roles(roles, settings, check=asked.check, with_packages=not asked.no_packages)
     except (ProvisionError, SettingsError) as exc:
         print(f"voxgate: {exc}", file=sys.stderr)

@@ -70,17 +70,23 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Source:
+    """Upstream's own code."""
+
     name: str
     commit: str
     url: str
     """With {commit} in it."""
     digest: str
     """SHA-256 of the files that matter, see source.py."""
+    setting: str
+    """The environment variable that names another place to have it from."""
+    matters: Mapping[str, tuple[str, ...]]
+    """By folder, the endings of the files below it that run, or that code reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    source: Source
+    sources: Mapping[str, Source]
     kinds: Mapping[str, Kind]
     models: Mapping[str, Model]
 
@@ -119,7 +125,13 @@ def _lock(found: dict[str, Any]) -> Lock:
     kinds = {name: _kind(name, body) for name, body in found["kinds"].items()}
     leaves = tuple(found["leaves"])
     models = {name: _model(name, body, kinds, leaves) for name, body in found["models"].items()}
-    return Lock(Source(**found["source"]), kinds, models)
+    sources = {name: _source(name, body) for name, body in found["sources"].items()}
+    return Lock(sources, kinds, models)
+
+
+def _source(name: str, body: dict[str, Any]) -> Source:
+    matters = {folder: tuple(endings) for folder, endings in body["matters"].items()}
+    return Source(name, **{**body, "matters": matters})
 
 
 def _kind(name: str, body: dict[str, Any]) -> Kind:

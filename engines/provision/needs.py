@@ -1,11 +1,16 @@
 """What an engine needs, by its settings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from engines.settings import Engines
 
-Role: TypeAlias = Literal["tts", "asr"]
+Role: TypeAlias = Literal["tts", "asr", "s2s"]
+
+SOURCES: Mapping[Role, tuple[str, ...]] = {"tts": ("CosyVoice",), "asr": (), "s2s": ("CosyVoice", "Fun-Audio-Chat")}
+"""What upstream code each stands on, by its name in models.lock. Fun-Audio-Chat's own server has an older CosyVoice
+beside it; between the two, what makes its speech has changed for the better only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +34,19 @@ _SWITCHES = ("tts_load_jit", "tts_load_trt", "tts_load_vllm")
 
 def switches(role: Role, settings: Engines) -> frozenset[str]:
     """The settings that are on and ask for more. Without a GPU, CosyVoice goes without all of them."""
-    if role == "asr" or settings.tts_gpus.strip().lower() == "cpu":
+    if role != "tts" or settings.tts_gpus.strip().lower() == "cpu":
         return frozenset()
     return frozenset(name for name in _SWITCHES if getattr(settings, name))
 
 
 def models(role: Role, settings: Engines) -> list[Need]:
-    return _synthesis(settings) if role == "tts" else _recognition(settings)
+    match role:
+        case "tts":
+            return _synthesis(settings)
+        case "asr":
+            return _recognition(settings)
+        case "s2s":
+            return _conversation(settings)
 
 
 # Private
@@ -53,6 +64,14 @@ def _synthesis(settings: Engines) -> list[Need]:
         else:
             needs.append(Need(settings.cosyvoice3_model_id, "COSYVOICE3_MODEL_ID", "cosyvoice", on))
     return needs
+
+
+def _conversation(settings: Engines) -> list[Need]:
+    return [
+        Need(settings.s2s_model_id, "S2S_MODEL_ID", "fun_audio_chat"),
+        # All of it: the folder is synthesis's as well, which needs more than the flow and the vocoder.
+        Need(settings.s2s_vocoder_model_id, "S2S_VOCODER_MODEL_ID", "cosyvoice"),
+    ]
 
 
 def _recognition(settings: Engines) -> list[Need]:

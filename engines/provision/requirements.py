@@ -43,7 +43,9 @@ _ONLY: dict[Role, frozenset[str]] = {
         "rapidfuzz", "sentencepiece", "torch-complex",
     }),
 }
-"""Needed by one engine alone. What is in neither set and not unused is needed by both."""
+"""Needed by one kind of engine alone. What is in neither set and not unused is needed by both. Conversation needs what
+synthesis does: it has the same vocoder."""
+_NOT: dict[Role, frozenset[str]] = {"tts": _ONLY["asr"], "asr": _ONLY["tts"], "s2s": _ONLY["asr"]}
 
 _UNUSED = frozenset({"colorama", "pyreadline3", "win32-setctime"})  # on other systems only
 # fmt: on
@@ -103,12 +105,11 @@ _EXTRAS = {
 
 def missing(role: Role, lock: Path) -> set[str]:
     """Distributions of the lock that the role needs and that cannot be imported."""
-    other: Role = "asr" if role == "tts" else "tts"
     riders = tuple(rider for some in _RIDERS.values() for rider in some)
     return {
         name
         for name in _blocks(lock)
-        if name not in _ONLY[other] and name not in _UNUSED and not _is_rider(name, riders)
+        if name not in _NOT[role] and name not in _UNUSED and not _is_rider(name, riders)
         if not importable(imported_as(name))
     }
 

@@ -1,8 +1,8 @@
-"""CosyVoice's own source, at the commit that deploy/models.lock pins: fetched, never part of ours.
+"""An upstream's own source, at the commit that deploy/models.lock pins: fetched, never part of ours.
 
 Known by its content and not by its archive, which the code host may pack anew at any time. The digest is SHA-256 over
-"path NUL sha256 NEWLINE" of each file that can run or that code reads, in the order of their paths: all Python and
-every vocabulary below cosyvoice/, Python and protocols below runtime/python/. A whole checkout has the same digest.
+"path NUL sha256 NEWLINE" of each file that can run or that code reads, in the order of their paths: those that the
+lock says matter. A whole checkout has the same digest.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -25,9 +25,10 @@ from engines.settings import Engines
 
 _ARCHIVE_BYTES = 64 * 2**20
 _BYTES = 64 * 2**20
-"""Of all that is in it; the pinned commit has 6 MB."""
+"""Of all that is in it; the pinned commits have 6 MB and less."""
 _FILES = 2000
-_KINDS = {"cosyvoice": (".py", ".tiktoken"), "runtime/python": (".py", ".proto")}
+_TERMS = ("LICENSE", "NOTICE")
+"""Come along, whatever they say."""
 
 
 class _Broken(Exception):
@@ -36,9 +37,9 @@ class _Broken(Exception):
 
 def provide(source: Source, settings: Engines, tell: Tell) -> Path:
     """The folder to import it from. Raises ProvisionError."""
-    given = settings.cosyvoice_source
+    given = _given(source, settings)
     if given and (folder := _local(given)).is_dir():
-        _require(folder, source, "COSYVOICE_SOURCE")
+        _require(folder, source, source.setting)
         return folder.absolute()
     folder = _folder(source, settings)
     if not folder.exists():
@@ -51,22 +52,30 @@ def provide(source: Source, settings: Engines, tell: Tell) -> Path:
 
 def faults(source: Source, settings: Engines) -> list[str]:
     """What is wrong with it; nothing is fetched."""
-    given = settings.cosyvoice_source
+    given = _given(source, settings)
     folder = _local(given) if given and _local(given).is_dir() else _folder(source, settings)
     if not folder.exists():
         return [f"{folder} is not there"]
-    return [] if digest(folder) == source.digest else [f"{folder} is not {source.name} at {source.commit}"]
+    return (
+        [] if digest(folder, source.matters) == source.digest else [f"{folder} is not {source.name} at {source.commit}"]
+    )
 
 
-def digest(folder: Path) -> str:
+def digest(folder: Path, matters: Mapping[str, tuple[str, ...]]) -> str:
+    """matters: as lock.Source has it."""
     found = hashlib.sha256()
-    for name in sorted(_that_matter(folder)):
+    for name in sorted(_that_matter(folder, matters)):
         content = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         found.update(f"{name}\0{content}\n".encode())
     return found.hexdigest()
 
 
 # Private
+
+
+def _given(source: Source, settings: Engines) -> str:
+    given: str = getattr(settings, source.setting.lower())
+    return given
 
 
 def _folder(source: Source, settings: Engines) -> Path:
@@ -78,13 +87,13 @@ def _local(given: str) -> Path:
 
 
 def _require(folder: Path, source: Source, where: str) -> None:
-    if digest(folder) != source.digest:
+    if digest(folder, source.matters) != source.digest:
         cure = "remove it, and it is fetched anew" if where == "models_dir" else f"give another {where}"
         raise ProvisionError(f"{folder} is not {source.name} at {source.commit}: {cure}")
 
 
-def _that_matter(folder: Path) -> Iterator[str]:
-    for top, endings in _KINDS.items():
+def _that_matter(folder: Path, matters: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    for top, endings in matters.items():
         for path in (folder / top).rglob("*"):
             # a server may have been run in a checkout: what grpc_tools made there is not upstream's
             if path.suffix in endings and not path.stem.endswith(("_pb2", "_pb2_grpc")) and path.is_file():
@@ -93,16 +102,17 @@ def _that_matter(folder: Path) -> Iterator[str]:
 
 def _make(folder: Path, source: Source, given: str, tell: Tell) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(".staging-*"):  # of one that was killed: ours is the only turn
+    prefix = f".staging-{source.name}-"
+    for left in folder.parent.glob(f"{prefix}*"):  # of one that was killed: ours is the only turn
         shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=".staging-", dir=folder.parent, ignore_cleanup_errors=True) as staging:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True) as staging:
         made = Path(staging) / "source"
         archive, where = _archive(Path(staging), source, given, tell)
         try:
-            _unpack(archive, made)
+            _unpack(archive, made, source)
         except _Broken as exc:
             raise ProvisionError(f"{where} is no archive of {source.name} ({exc}): {_cure(source)}") from exc
-        if digest(made) != source.digest:
+        if digest(made, source.matters) != source.digest:
             raise ProvisionError(f"{where} is not {source.name} at {source.commit}: {_cure(source)}")
         made.chmod(0o755)
         made.replace(folder)
@@ -114,7 +124,7 @@ def _archive(staging: Path, source: Source, given: str, tell: Tell) -> tuple[Pat
     if not address.startswith(("http://", "https://")):
         path = _local(address)
         if not path.is_file():
-            raise ProvisionError(f"COSYVOICE_SOURCE: {address} is no URL, no archive and no folder")
+            raise ProvisionError(f"{source.setting}: {address} is no URL, no archive and no folder")
         return path, str(path)
     url = Url(address)
     meter = Meter(tell, f"source {source.name}")
@@ -127,11 +137,11 @@ def _archive(staging: Path, source: Source, given: str, tell: Tell) -> tuple[Pat
 
 
 def _cure(source: Source) -> str:
-    return f"set COSYVOICE_SOURCE to an address, an archive or a folder that has commit {source.commit}"
+    return f"set {source.setting} to an address, an archive or a folder that has commit {source.commit}"
 
 
-def _unpack(archive: Path, into: Path) -> None:
-    """Plain files of the folders that we need, and the licence; links and whatever else is in it stay there."""
+def _unpack(archive: Path, into: Path, source: Source) -> None:
+    """Plain files of the folders that we need, and the terms; links and whatever else is in it stay there."""
     size = count = 0
     try:
         with tarfile.open(archive, "r:gz") as tar:
@@ -139,7 +149,7 @@ def _unpack(archive: Path, into: Path) -> None:
                 count, size = count + 1, size + member.size
                 if size > _BYTES or count > _FILES:
                     raise _Broken("it is too large")
-                name = _inside(member.name)
+                name = _inside(member.name, source)
                 if name is None or not member.isreg():
                     continue
                 content = tar.extractfile(member)
@@ -156,10 +166,10 @@ def _unpack(archive: Path, into: Path) -> None:
         raise _Broken(str(exc)) from exc
 
 
-def _inside(name: str) -> PurePosixPath | None:
+def _inside(name: str, source: Source) -> PurePosixPath | None:
     """Where a member goes: without the folder that the code host puts around everything."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
         return None
     inner = PurePosixPath(*path.parts[1:])
-    return inner if str(inner) == "LICENSE" or any(inner.is_relative_to(top) for top in _KINDS) else None
+    return inner if str(inner) in _TERMS or any(inner.is_relative_to(top) for top in source.matters) else None

@@ -9,7 +9,7 @@ from engines.settings import Engines
 pytestmark = pytest.mark.engine
 
 
-@pytest.mark.parametrize("role", ["tts", "asr"])
+@pytest.mark.parametrize("role", ["tts", "asr", "s2s"])
 def test_the_whole_lock_can_be_imported_where_it_is_installed(role: Role) -> None:
     pytest.importorskip("torch")
     assert requirements.batches(role, Engines()) == []

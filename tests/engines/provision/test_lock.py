@@ -17,7 +17,7 @@ def test_every_model_that_a_setting_names_by_default_is_in_it() -> None:
     known = lock.read(SHIPPED)
     for version in ("cosyvoice2", "cosyvoice3"):
         settings = Engines.model_validate({"clone_model_version": version})
-        wanted = needs.models("tts", settings) + needs.models("asr", settings)
+        wanted = needs.models("tts", settings) + needs.models("asr", settings) + needs.models("s2s", settings)
         assert [need.id for need in wanted if need.id not in known.models] == []
         for need in wanted:
             assert known.models[need.id].kind.family == need.family
@@ -29,7 +29,7 @@ def test_a_model_is_known_by_its_name_on_any_hub() -> None:
     assert known.model("nobody/nothing") is None
 
 
-@pytest.mark.parametrize("text", ["", "a = ", "kinds = 1", "[source]\nname = 1"])
+@pytest.mark.parametrize("text", ["", "a = ", "kinds = 1", "[sources.x]\nname = 1"])
 def test_a_lock_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "models.lock"
     path.write_text(text)
@@ -51,6 +51,15 @@ def test_what_synthesis_needs_follows_from_its_settings(settings: dict[str, str]
     assert [need.id for need in needs.models("tts", Engines.model_validate(settings))] == ids
 
 
+def test_what_conversation_needs_follows_from_its_settings(tmp_path: Path) -> None:
+    needed = needs.models("s2s", Engines(s2s_vocoder_model_id=str(tmp_path)))
+    assert [(need.setting, need.id) for need in needed] == [
+        ("S2S_MODEL_ID", "FunAudioLLM/Fun-Audio-Chat-8B"),
+        ("S2S_VOCODER_MODEL_ID", str(tmp_path)),
+    ]
+    assert set(needs.SOURCES["s2s"]) <= set(lock.read(SHIPPED).sources)
+
+
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
@@ -69,11 +78,12 @@ def test_what_recognition_needs_follows_from_its_settings(settings: dict[str, st
 
 TEXT = f"""# people wrote this
 leaves = ["*.md"]
-[source]
-name = "S"
+[sources.S]
 commit = "c"
 url = "u"
 digest = "d"
+setting = "S_SOURCE"
+matters = {{ "s" = [".py"] }}
 [kinds.funasr]
 family = "funasr"
 needs = ["config.yaml"]

@@ -1,4 +1,4 @@
-"""CosyVoice's source: known by its content, whatever brings it, and unpacked without trust."""
+"""An upstream's source: known by its content, whatever brings it, and unpacked without trust."""
 
 import io
 import shutil
@@ -26,6 +26,7 @@ FILES = {
     "README.md": b"not needed",
     "examples/run.py": b"not needed",
 }
+MATTERS = {"cosyvoice": (".py", ".tiktoken"), "runtime/python": (".py", ".proto")}
 NEEDED = {name for name in FILES if name.startswith(("cosyvoice/", "runtime/python/")) or name == "LICENSE"}
 
 
@@ -55,7 +56,8 @@ def tarball(tmp_path: Path) -> Path:
 @pytest.fixture
 def pin(tmp_path: Path) -> Source:
     """Of FILES; its host does not answer."""
-    return Source("CosyVoice", "abc", "http://127.0.0.1:9/{commit}", source.digest(checkout(tmp_path / "pin")))
+    digest = source.digest(checkout(tmp_path / "pin"), MATTERS)
+    return Source("CosyVoice", "abc", "http://127.0.0.1:9/{commit}", digest, "COSYVOICE_SOURCE", MATTERS)
 
 
 def names(folder: Path) -> set[str]:
@@ -183,17 +185,41 @@ def test_what_is_neither_address_nor_archive_is_said_to_be_so(pin: Source, setti
 def test_what_a_killed_start_left_is_removed(
     tarball: Path, pin: Source, settings: Make, volume: Path, told: Told
 ) -> None:
-    (volume / "source" / ".staging-gone" / "source").mkdir(parents=True)
+    (volume / "source" / ".staging-CosyVoice-gone" / "source").mkdir(parents=True)
     source.provide(pin, settings(cosyvoice_source=str(tarball)), told)
     assert nothing_left(volume)
 
 
-def test_the_pinned_commit_has_the_pinned_digest(tmp_path: Path) -> None:
+def test_another_source_that_is_being_made_is_left_alone(
+    tarball: Path, pin: Source, settings: Make, volume: Path, told: Told
+) -> None:
+    other = volume / "source" / ".staging-Fun-Audio-Chat-now"
+    other.mkdir(parents=True)
+    source.provide(pin, settings(cosyvoice_source=str(tarball)), told)
+    assert other.exists()
+
+
+def test_each_source_is_set_by_its_own_name(settings: Make, told: Told, tmp_path: Path) -> None:
+    matters = {"utils": (".pt",)}
+    files = {"utils/voices.pt": b"voices", "NOTICE": b"of whom", "client/page.js": b"not needed"}
+    made = archive(tmp_path / "chat.tar.gz", files, top="chat/")
+    with pytest.raises(ProvisionError, match="chat.tar.gz is not Chat at abc: set FUN_AUDIO_CHAT_SOURCE"):
+        pin = Source("Chat", "abc", "http://127.0.0.1:9/", "another", "FUN_AUDIO_CHAT_SOURCE", matters)
+        source.provide(pin, settings(fun_audio_chat_source=str(made)), told)
+    (tmp_path / "pin" / "utils").mkdir(parents=True)
+    (tmp_path / "pin" / "utils" / "voices.pt").write_bytes(b"voices")
+    pin = replace(pin, digest=source.digest(tmp_path / "pin", matters))
+    assert names(source.provide(pin, settings(fun_audio_chat_source=str(made)), told)) == {"utils/voices.pt", "NOTICE"}
+
+
+@pytest.mark.parametrize("name", ["CosyVoice", "Fun-Audio-Chat"])
+def test_the_pinned_commit_has_the_pinned_digest(name: str, tmp_path: Path) -> None:
     settings = Engines()
-    shipped = lock.read(settings.models_lock).source
+    shipped = lock.read(settings.models_lock).sources[name]
     folder = settings.packages_lock.parents[1] / "models" / "source" / f"{shipped.name}-{shipped.commit}"
     if not folder.exists():
         pytest.skip(f"{folder} is not there")
-    assert source.digest(folder) == shipped.digest
-    copy = shutil.copytree(folder / "cosyvoice", tmp_path / "cosyvoice")
-    assert source.digest(Path(copy).parent) != shipped.digest, "runtime/python counts too"
+    assert source.digest(folder, shipped.matters) == shipped.digest
+    first = next(iter(shipped.matters))
+    shutil.copytree(folder / first, tmp_path / first)
+    assert source.digest(tmp_path, shipped.matters) != shipped.digest, "the other folder counts too"
