@@ -4,7 +4,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engines.s2s.backends import RATE, Call, ToolResult
@@ -66,7 +66,7 @@ class Memory:
         self.turns = turns
         """Oldest first."""
         self.wishes = wishes or Wishes()
-        self.token = secrets.token_urlsafe(24)
+        self.id, self.token = secrets.token_hex(4), secrets.token_urlsafe(24)
 
     @property
     def size(self) -> int:
@@ -79,6 +79,12 @@ class Memory:
         self.turns = self.turns[max(0, len(self.turns) - self._bounds.turns + 1) :]
         while self.size > self._bounds.seconds * BYTES:
             self.turns = self.turns[1:]
+
+    def forget_calls(self) -> None:
+        """Those of the last turn, which nobody has answered."""
+        if self.turns and self.turns[-1].calls:
+            last = replace(self.turns[-1], calls=())
+            self.turns = (*self.turns[:-1], last) if last.reply else self.turns[:-1]
 
 
 class Memories:

@@ -164,8 +164,28 @@ def _scripted_vocoder(device: str, options: Sequence[str]) -> Vocoder:
     return Tones(options)
 
 
-THINKERS: dict[str, Callable[[str, Sequence[str]], Thinker]] = {"scripted": _scripted_thinker}
+def _fun_audio_chat(device: str, options: Sequence[str]) -> Thinker:
+    from engines.s2s.backends.fun_audio_chat import FunAudioChat
+    from engines.settings import load
+
+    return FunAudioChat(load(), device)
+
+
+def _fun_audio_chat_vocoder(device: str, options: Sequence[str]) -> Vocoder:
+    from engines.s2s.backends.fun_audio_chat_vocoder import CosyVoiceVocoder
+    from engines.settings import load
+
+    return CosyVoiceVocoder(load(), device)
+
+
+THINKERS: dict[str, Callable[[str, Sequence[str]], Thinker]] = {
+    "scripted": _scripted_thinker,
+    "fun_audio_chat": _fun_audio_chat,
+}
 """By the name that --backend takes, given a device, "cpu" or "cuda:0", and what else the command line says to the
 backend. A factory imports its backend when it is called: not every machine has them all."""
-VOCODERS: dict[str, Callable[[str, Sequence[str]], Vocoder]] = {"scripted": _scripted_vocoder}
+VOCODERS: dict[str, Callable[[str, Sequence[str]], Vocoder]] = {
+    "scripted": _scripted_vocoder,
+    "fun_audio_chat": _fun_audio_chat_vocoder,
+}
 """The same for the other half."""

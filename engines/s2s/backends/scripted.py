@@ -60,10 +60,15 @@ class Script:
     """At which second the vocoder fails."""
 
 
-def options(parser: argparse.ArgumentParser) -> None:
+def options(parser: "argparse._ActionsContainer") -> None:
     """Adds those of the script."""
     for field in fields(Script):
         parser.add_argument(f"--{field.name}", type=float, default=field.default, metavar="SECONDS")
+
+
+def told(asked: argparse.Namespace) -> list[str]:
+    """The same options, as a worker is given them."""
+    return [f"--{field.name}={getattr(asked, field.name)}" for field in fields(Script)]
 
 
 class Scripted:
@@ -91,7 +96,6 @@ class Scripted:
             yield Words(next(words))
             if asked.speech:
                 yield Codes((pitch,) * _CODES)
-        yield Words("".join(itertools.takewhile(bool, words)) or ".")
         if asked.tools and not asked.said.results:
             yield Call("call-1", str(asked.tools[0]["function"]["name"]), "{}")
 
@@ -181,7 +185,7 @@ def _pitch(samples: Samples) -> int:
 
 
 def _words(asked: Asked, seconds: float, pitch: int) -> Generator[str, None, None]:
-    """Pieces without end; an empty one where it could stop."""
+    """Pieces without end: what reached it, and then numbers."""
     turn = len(asked.history) + 1
     if asked.said.results:
         yield f"{turn}: the results are {', '.join(one.output for one in asked.said.results)}."
@@ -189,9 +193,8 @@ def _words(asked: Asked, seconds: float, pitch: int) -> Generator[str, None, Non
         yield f"{turn}: you wrote {asked.said.text}."
     else:
         yield f"{turn}: you spoke for {seconds:.2f} s at {pitch} Hz."
-    yield ""
-    while True:
-        yield from (f" {number}" for number in _NUMBERS)
+    for number in itertools.cycle(_NUMBERS):
+        yield f" {number}"
 
 
 def _act(script: Script, at: float) -> None:
