@@ -11,6 +11,7 @@ import pytest
 import patches
 
 COMMIT = "ace7c47f41bbd303aa6bf1ea80e6f9fbd595cd40"
+FUN_AUDIO_CHAT_COMMIT = "8ba984b64b4880918db2807e08d795475481200c"
 
 TinyModel = Callable[[str], Path]
 """Version, as tests.tiny.cosyvoice.VERSIONS has it -> the model's folder. Not to be written to: it is shared."""
@@ -19,10 +20,20 @@ TinyModel = Callable[[str], Path]
 @pytest.fixture(scope="session")
 def cosyvoice_source() -> Path:
     """The folder of CosyVoice's source, which is on sys.path from now on."""
+    return _source("CosyVoice", COMMIT)
+
+
+@pytest.fixture(scope="session")
+def fun_audio_chat_source() -> Path:
+    """The folder of Fun-Audio-Chat's source, which is on sys.path from now on."""
+    return _source("Fun-Audio-Chat", FUN_AUDIO_CHAT_COMMIT)
+
+
+def _source(name: str, commit: str) -> Path:
     models = Path(os.environ.get("MODELS_DIR") or Path(__file__).resolve().parents[2] / "models")
-    source = models / "source" / f"CosyVoice-{COMMIT}"
+    source = models / "source" / f"{name}-{commit}"
     if not source.is_dir():
-        pytest.skip(f"CosyVoice's source is not in {source}")
+        pytest.skip(f"{name}'s source is not in {source}")
     if str(source) not in sys.path:
         sys.path.append(str(source))
     return source

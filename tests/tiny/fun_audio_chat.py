@@ -1,9 +1,12 @@
 """Model folders that Fun-Audio-Chat's own code loads, with random networks of a few thousand parameters.
 
-The vocabulary is bytes and the model's marks; the codes are as many as the published model's. Needs torch,
-transformers, and upstream's source on sys.path.
+The vocabulary is bytes and the model's marks; the codes are as many as the published model's. Where the reply is given,
+the language model is wired as a chain, as CosyVoice's is in tests.tiny.cosyvoice: no layer adds anything to what it is
+given, so that the next token depends on the last one alone. The codes stay random. Needs torch, transformers, and
+upstream's source on sys.path.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +25,17 @@ _QWEN = {
 }  # fmt: skip
 
 
-def build(folder: Path, says: str = "") -> Path:
+def build(folder: Path, written: Sequence[str] = (), spoken: Sequence[str] = (), *, endless: bool = False) -> Path:
     """Makes `folder` a model; returns it.
 
-    says: the reply in writing, whatever is heard; wired into the language model, as long as no letter comes twice.
+    written, spoken: the pieces of its reply, each a token of its own, where it does not speak and where it does; chance
+    writes what is not given. endless: the last spoken piece is said over and over again.
     """
     import torch
     from funaudiochat.configuration_funaudiochat import FunAudioChatConfig
     from funaudiochat.modeling_funaudiochat import FunAudioChatForConditionalGeneration
 
-    text, codes = _text_tokenizer(), _code_tokenizer()
+    text, codes = _text_tokenizer([*written, *spoken]), _code_tokenizer()
     _processor(text, codes).save_pretrained(folder)
     ids = {mark: text.convert_tokens_to_ids(mark) for mark in MARKS}
     audio = {
@@ -42,8 +46,8 @@ def build(folder: Path, says: str = "") -> Path:
         "crq_transformer_config": _QWEN | {"vocab_size": 8, "num_hidden_layers": 1},
         "enable_audio_invert_tower": True,
     }  # fmt: skip
-    written = _QWEN | {
-        "vocab_size": len(text), "num_hidden_layers": 2, "tie_word_embeddings": True,
+    words = _QWEN | {
+        "vocab_size": len(text), "num_hidden_layers": 2, "tie_word_embeddings": False,
         "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"],
         "audio_bos_index": ids["<|audio_bos|>"], "audio_eos_index": ids["<|audio_eos|>"], "sil_index": ids["<|sil|>"],
     }  # fmt: skip
@@ -51,17 +55,42 @@ def build(folder: Path, says: str = "") -> Path:
     network = FunAudioChatForConditionalGeneration(
         FunAudioChatConfig(
             audio_config=audio,
-            text_config=written,
+            text_config=words,
             audio_token_index=ids["<|AUDIO|>"],
             architectures=["FunAudioChatForConditionalGeneration"],
         )
     )
+    end, chains = ids["<|im_end|>"], []
+    if written:  # behind the line that says whose turn it is
+        chains.append([text.convert_tokens_to_ids("Ċ"), *map(text.convert_tokens_to_ids, written), end])
+    if spoken:
+        said = [ids["<|audio_bos|>"], *map(text.convert_tokens_to_ids, spoken)]
+        chains.append([*said, said[-1] if endless else end])
+    if chains:
+        with torch.no_grad():
+            _wire(network.language_model, chains)
     network.save_pretrained(folder)
     return folder
 
 
-def _text_tokenizer() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+def _wire(language_model: Any, chains: list[list[int]]) -> None:
+    """Each token leads to the one after it."""
+    import torch
+
+    for layer in language_model.model.layers:
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
+    embedding, head = language_model.model.embed_tokens.weight, language_model.lm_head.weight
+    head.zero_()
+    links = [link for chain in chains for link in zip(chain, chain[1:], strict=False)]
+    assert len(links) <= _HIDDEN, "too many pieces for so small a network"
+    for axis, (token, following) in enumerate(links):
+        embedding[token] = direction = torch.eye(_HIDDEN)[axis]
+        head[following] += 100 * direction
+
+
+def _text_tokenizer(pieces: Sequence[str]) -> Any:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     letters = {letter: at for at, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
@@ -69,6 +98,7 @@ def _text_tokenizer() -> Any:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     made.add_special_tokens(list(MARKS))
+    made.add_tokens([AddedToken(piece, normalized=False) for piece in pieces])
     return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
