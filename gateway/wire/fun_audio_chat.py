@@ -111,24 +111,24 @@ def metadata(fields: dict[str, Any]) -> Metadata:
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of a message; `decode` gives it back."""
+    """The bytes of a message; `decode` gives it back. What no UTF-8 can say, half a surrogate pair, becomes a `?`."""
     match message:
         case Audio(pages):
             return b"\1" + pages
         case Handshake(version, model):
             return bytes((Kind.HANDSHAKE, version, model))
         case Text(text):
-            return b"\2" + text.encode()
+            return b"\2" + text.encode(errors="replace")
         case Control(action):
             return bytes((Kind.CONTROL, action))
         case Metadata(text):
-            return b"\4" + text.encode()
+            return b"\4" + text.encode(errors="replace")
         case Error(text):
-            return b"\5" + text.encode()
+            return b"\5" + text.encode(errors="replace")
         case Ping():
             return b"\6"
         case ColoredText(color, text):
-            return bytes((Kind.COLORED_TEXT, color)) + text.encode()
+            return bytes((Kind.COLORED_TEXT, color)) + text.encode(errors="replace")
 
 
 def decode(data: bytes) -> Message:
@@ -180,9 +180,15 @@ def _text(rest: bytes) -> str:
 def _object(rest: bytes) -> str:
     text = _text(rest)
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=_no_number)
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair could never be sent on
     except (ValueError, RecursionError):
         raise Unreadable("the metadata is not JSON") from None
     if not isinstance(found, dict):
         raise Unreadable("the metadata is not a JSON object")
     return text
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

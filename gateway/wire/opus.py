@@ -18,6 +18,12 @@ _HEAD = 27
 _FRAME_BYTES = 2 * FRAME
 MOST_SECONDS = 5.0
 """Of audio in a page. Live encoders make pages of 20 ms to 1 s."""
+_MOST_FRAME = 1275
+"""Bytes of a frame."""
+_MOST_PACKET_SECONDS = 0.1201
+"""120 ms, and what adding floats makes of it."""
+_PAGE_BYTES = _HEAD + 255 + 255 * 255
+"""More than any page holds."""
 
 
 class NotOpus(ValueError):
@@ -51,8 +57,11 @@ class Pages:
 
 
 def is_header(page: bytes) -> bool:
-    """Whether a whole page is one of the two that a stream begins with."""
-    return page[_HEAD + page[26] :].startswith((b"OpusHead", b"OpusTags"))
+    """Whether a whole page is one of the two that a stream begins with: one packet, and nothing else in it."""
+    count = page[26]
+    if not page.startswith((b"OpusHead", b"OpusTags"), _HEAD + count):
+        return False
+    return page[_HEAD : _HEAD + count - 1] == b"\xff" * (count - 1)
 
 
 def seconds(page: bytes) -> float:
@@ -69,6 +78,27 @@ def seconds(page: bytes) -> float:
     return found
 
 
+def check(page: bytes) -> float:
+    """Seconds of audio in a whole page of which each packet keeps the rules that decoders insist on (RFC 6716, 3.4):
+    nothing that passes ends a decoder. What is in the packets may be any noise. Raises NotOpus."""
+    if is_header(page):
+        return 0.0
+    count = page[26]
+    at, size, found = _HEAD + count, 0, 0.0
+    begins = not page[5] & 1
+    for segment in page[_HEAD:at]:
+        size += segment
+        if segment < 255:
+            if begins:
+                found += _packet(page, at, size)
+            at, size, begins = at + size, 0, True
+    if size and begins:  # the next page has the rest of it
+        found += _packet_seconds(page[at], page[at + 1])
+    if found > MOST_SECONDS:  # a packet of two bytes can claim 120 ms, and a page has room for many
+        raise NotOpus(f"a page holds more than {MOST_SECONDS:g} s of audio")
+    return found
+
+
 def _packet_seconds(first: int, second: int) -> float:
     config, code = first >> 3, first & 3
     if config < 12:
@@ -80,6 +110,50 @@ def _packet_seconds(first: int, second: int) -> float:
     return frame * (1 if code == 0 else 2 if code < 3 else second & 63)
 
 
+def _packet(page: bytes, at: int, size: int) -> float:
+    """Seconds in the packet of `size` bytes at `at`. Raises NotOpus."""
+    if not size:  # a decoder takes it for a loss, and makes up seconds of sound for it
+        raise NotOpus("a packet of the audio is empty")
+    code = page[at] & 3
+    if code == 0:
+        fits = size - 1 <= _MOST_FRAME
+    elif code == 1:
+        fits = size & 1 == 1 and size >> 1 <= _MOST_FRAME
+    elif code == 2:
+        first, used = _length(page, at + 1, at + size)
+        fits = 0 <= size - 1 - used - first <= _MOST_FRAME
+    else:
+        fits = _many_frames(page, at, size)
+    if not fits:
+        raise NotOpus("the audio is in Ogg pages, but not Opus")
+    return _packet_seconds(page[at], page[at + 1] if size > 1 else 0)
+
+
+def _length(page: bytes, at: int, end: int) -> tuple[int, int]:
+    """A frame's length as it is written at `at`, and in how many bytes; one that is too long where they are missing."""
+    if at >= end or (page[at] >= 252 and at + 1 >= end):
+        return _PAGE_BYTES, 0
+    return (page[at], 1) if page[at] < 252 else (page[at] + 4 * page[at + 1], 2)
+
+
+def _many_frames(page: bytes, at: int, size: int) -> bool:
+    """Whether a packet of code 3 holds what it says: up to 48 frames, and padding behind them."""
+    if size < 2 or not page[at + 1] & 63 or _packet_seconds(page[at], page[at + 1]) > _MOST_PACKET_SECONDS:
+        return False
+    flags, count, end, at = page[at + 1], page[at + 1] & 63, at + size, at + 2
+    more = bool(flags & 64)
+    while more:
+        if at >= end:
+            return False
+        more, end, at = page[at] == 255, end - min(page[at], 254), at + 1
+    if not flags & 128:
+        return end >= at and (end - at) % count == 0 and (end - at) // count <= _MOST_FRAME
+    for _ in range(count - 1):
+        length, used = _length(page, at, end)
+        at, end = at + used, end - length
+    return 0 <= end - at <= _MOST_FRAME
+
+
 class Unpacker:
     """An Ogg Opus stream → PCM: mono s16le at 24 kHz."""
 
@@ -88,8 +162,7 @@ class Unpacker:
 
     def feed(self, page: bytes) -> bytes:
         """PCM of a whole page, b"" where it holds none. Raises NotOpus; the stream goes on with the next page then."""
-        if seconds(page) > MOST_SECONDS:  # a packet of two bytes can claim 120 ms, and a page has room for many
-            raise NotOpus(f"a page holds more than {MOST_SECONDS:g} s of audio")
+        check(page)
         try:
             found = [self._reader.append_bytes(page[at : at + _APPEND]) for at in range(0, len(page), _APPEND)]
         except BaseException as exc:  # a panic of its Rust is no Exception

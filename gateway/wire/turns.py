@@ -134,8 +134,8 @@ class Wish:
     tool_results: tuple[ToolResult, ...] = ()
 
 
-MOST_TOOLS, LONGEST_PROMPT = 64, 20_000
-"""LONGEST_PROMPT: characters."""
+MOST_TOOLS, LONGEST_PROMPT, LONGEST_NAME = 64, 20_000, 200
+"""LONGEST_PROMPT, LONGEST_NAME: characters; the second of a voice and a language."""
 
 
 def fields_of(event: Event) -> dict[str, Any]:
@@ -150,6 +150,8 @@ def read(found: dict[str, Any]) -> Event | None:
     if kind is None:
         return None
     known = {one.name: found[one.name] for one in fields(kind) if one.name in found}
+    if not all(_is(value, _KINDS[kind, name]) for name, value in known.items()):
+        return None
     try:
         return kind(**known)
     except TypeError:  # one is missing
@@ -167,8 +169,9 @@ def wish_of(found: dict[str, Any]) -> Wish:
     ):
         if found.get(name) is not None and not isinstance(found[name], kind):
             raise ValueError(f"{name} is not a {'string' if kind is str else 'boolean'}")
-    if len(found.get("system_prompt") or "") > LONGEST_PROMPT:
-        raise ValueError(f"system_prompt has more than {LONGEST_PROMPT} characters")
+    for name, longest in (("system_prompt", LONGEST_PROMPT), ("voice", LONGEST_NAME), ("language", LONGEST_NAME)):
+        if len(found.get(name) or "") > longest:
+            raise ValueError(f"{name} has more than {longest} characters")
     return Wish(
         found.get("system_prompt"),
         found.get("voice"),
@@ -176,7 +179,7 @@ def wish_of(found: dict[str, Any]) -> Wish:
         found.get("hands_free"),
         found.get("speech"),
         _tools(found.get("tools")),
-        _results(found.get("tool_results", [])),
+        _results(found.get("tool_results") or []),
     )
 
 
@@ -190,6 +193,19 @@ def wish_fields(wish: Wish) -> dict[str, Any]:
 
 
 # Private
+
+_KINDS = {(kind, one.name): one.type for kind in _NAMES for one in fields(kind)}
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether it is what a field of that type may hold; whole numbers are numbers, booleans are none."""
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind == dict[str, float]:
+        return isinstance(value, dict) and all(_is(one, float) for one in value.values())
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _tools(found: Any) -> tuple[dict[str, Any], ...] | None:
