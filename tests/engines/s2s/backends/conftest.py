@@ -25,7 +25,7 @@ KINDS: dict[str, dict[str, object]] = {
     "random": {},
     "endless": {"spoken": ("啦",), "endless": True},
     "both": {"written": ("It is\n", "sunny 🌞."), "spoken": ("It is", " warm", ".\n")},
-    "caller": {"written": (CALL, "\n", CALL.replace("杭州", "上海")), "spoken": ("Sunny.",)},
+    "caller": {"written": (CALL, "\n\n", CALL.replace("杭州", "上海")), "spoken": ("Sunny.",)},
 }
 
 
