@@ -116,11 +116,13 @@ class Settings(BaseModel):
     socket_ping: Seconds = 10.0
     """How often an idle conversation's client is sent something, so that it stays."""
 
-    chat_url: str = Field(default="", pattern=r"^(https?://[^\s?#]+)?$")
+    chat_url: Annotated[str, AfterValidator(_with_port)] = Field(
+        default="", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$"
+    )
     """Where the cascade's replies come from: any OpenAI-compatible chat API, up to and without /chat/completions, such
     as http://127.0.0.1:11434/v1. Empty: a small built-in responder (repeats, time, arithmetic, help)."""
-    chat_key: str = Field(default="", repr=False)
-    """Its API key."""
+    chat_key: str = Field(default="", repr=False, pattern=r"^[!-~]*$")
+    """Its API key. Better in the environment or the config file: command lines can be read by every user."""
     chat_model: str = ""
     """Its model."""
     chat_timeout: Seconds = 30.0
@@ -197,6 +199,10 @@ class Settings(BaseModel):
         return self.scratch_dir or self.data_dir / "scratch"
 
 
+SECRETS = frozenset(name for name, field in Settings.model_fields.items() if not field.repr)
+"""Settings that are shown nowhere."""
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """One flag for each setting, `--avatar-port` for `avatar_port`."""
     parser.add_argument("--config", metavar="FILE", help=f"a TOML file of settings (or {PREFIX}CONFIG)")
@@ -227,7 +233,8 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
             raise SettingsError(first["msg"].removeprefix("Value error, ")) from None
         name = str(first["loc"][0])
         origin = f"{PREFIX}{name.upper()}" if name in from_environment and name not in flags else name
-        raise SettingsError(f"{origin}: {first['msg']}, got {first['input']!r}") from None
+        got = "" if name in SECRETS else f", got {first['input']!r}"
+        raise SettingsError(f"{origin}: {first['msg']}{got}") from None
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -276,9 +283,15 @@ def env_example() -> str:
 
 
 def arguments_of(settings: Settings) -> Sequence[str]:
-    """The flags that give another process of ours these same settings."""
+    """The flags that give another process of ours these same settings, but for its secrets."""
     return [
         part
-        for name in sorted(settings.model_fields_set)
+        for name in sorted(settings.model_fields_set - SECRETS)
         for part in (f"--{name.replace('_', '-')}", _shown(getattr(settings, name)))
     ]
+
+
+def secrets_of(settings: Settings) -> dict[str, str]:
+    """The variables that give another process of ours the rest: only its own user can read them."""
+    given = sorted(settings.model_fields_set & SECRETS)
+    return {f"{PREFIX}{name.upper()}": _shown(getattr(settings, name)) for name in given}

@@ -12,13 +12,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
 from gateway import logs
-from gateway.settings import PREFIX, Settings, arguments_of
+from gateway.settings import PREFIX, Settings, arguments_of, secrets_of
 from gateway.tasks import task_group
 
 log = structlog.get_logger(__name__)
@@ -35,6 +35,8 @@ class Program:
     command: Sequence[str]
     grace: float = 0.0
     """Seconds that it may take to finish what is running, once told to stop."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables of its own: command lines can be read by every user of the machine."""
 
 
 def run(settings: Settings) -> int:
@@ -52,7 +54,8 @@ def programs(settings: Settings) -> list[Program]:
             engines.append(Program(name, _python(f"engines.{name}", "--host", "127.0.0.1", "--port", str(port))))
             given[option] = (f"http://127.0.0.1:{port}",)
     told = Settings.model_validate(settings.model_dump(exclude_unset=True) | given)
-    return [*engines, Program("gateway", _python("gateway", "serve", *arguments_of(told)), told.shutdown_grace)]
+    serve = _python("gateway", "serve", *arguments_of(told))
+    return [*engines, Program("gateway", serve, told.shutdown_grace, secrets_of(told))]
 
 
 def free_port() -> int:
@@ -107,7 +110,7 @@ async def _live(program: Program, stopping: asyncio.Event) -> int:
     process = await asyncio.create_subprocess_exec(
         *program.command,
         stdin=asyncio.subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+        env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | dict(program.secrets),
         start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops everything in order
         preexec_fn=_die_with_parent,
     )

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import Settings, SettingsError, add_flags, arguments_of, env_example, load
+from gateway.settings import (
+    SECRETS,
+    Settings,
+    SettingsError,
+    add_flags,
+    arguments_of,
+    env_example,
+    load,
+    secrets_of,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -100,6 +109,9 @@ class TestRefusals:
             ("SPEAK_URLS", "http://me:secret@a"),
             ("SPEAK_URLS", ","),
             ("SPEAK_SAMPLE_RATE", "7999"),
+            ("CHAT_URL", "http://me:secret@a/v1"),
+            ("CHAT_URL", "http://a:99999/v1"),
+            ("CHAT_URL", "a/v1"),
             ("LOG_LEVEL", "loud"),
             ("UPLOAD_MAX_BYTES", "1.5"),
         ],
@@ -161,11 +173,32 @@ class TestFlags:
             {"presets": "", "cors_origins": "", "ffmpeg": ""},
             {"data_dir": "/a b/c", "health_interval": "0.25", "log_level": "debug"},
             {"speak_sample_rate": "22050", "scratch_dir": "/s"},
+            {"chat_url": "http://a:1/v1", "chat_key": "sk-hidden"},
         ],
     )  # fmt: skip
-    def test_the_flags_for_another_process_give_it_the_same_settings(self, given: dict[str, str]) -> None:
+    def test_flags_and_variables_for_another_process_give_it_the_same_settings(self, given: dict[str, str]) -> None:
         settings = load(given, {})
-        assert load(self.parsed(*arguments_of(settings)), {}) == settings
+        assert load(self.parsed(*arguments_of(settings)), secrets_of(settings)) == settings
+
+
+class TestSecrets:
+    def test_they_are_no_part_of_a_command_line(self) -> None:
+        assert {"chat_key"} == SECRETS
+        settings = load({}, {"VOXGATE_CHAT_KEY": "sk-hidden", "VOXGATE_PORT": "1"})
+        assert not [part for part in arguments_of(settings) if "sk-hidden" in part or "chat-key" in part]
+        assert secrets_of(settings) == {"VOXGATE_CHAT_KEY": "sk-hidden"}
+
+    def test_they_are_not_shown(self) -> None:
+        assert "sk-hidden" not in repr(load({"chat_key": "sk-hidden"}, {}))
+
+    @pytest.mark.parametrize("key", ["sk hidden", "sk\r\nhidden: 1", "sk-hiddén", "hidden\x00"])
+    def test_a_wrong_one_is_refused_without_being_shown(self, key: str) -> None:
+        line = refusal(VOXGATE_CHAT_KEY=key)
+        assert line.startswith("VOXGATE_CHAT_KEY: ")
+        assert "hidd" not in line
+
+    def test_a_wrong_one_of_a_file_is_not_shown_either(self, tmp_path: Path) -> None:
+        assert "4711" not in refusal({"config": file(tmp_path, "chat_key = 4711")})
 
 
 class TestExample:
