@@ -17,15 +17,28 @@ _OVERHEAD = 100
 
 @dataclass(slots=True)
 class Turn:
-    """A turn that was begun and has not ended."""
+    """A turn that the client began. Times are the loop's."""
 
     number: int
     """In the dialogue."""
     since: float
-    """Loop time of the end of the user's speech."""
-    queued_since: float | None = None
-    """Loop time since when it has been waiting for the engine; None while it does not."""
+    """The end of the user's speech."""
     timings: dict[str, float] = field(default_factory=dict)
+    """Seconds, as Ended has them."""
+    queued: float | None = None
+    """Since when it has been waiting for the engine; None while it does not."""
+    ended: bool = False
+
+    def wait(self, now: float) -> None:
+        """It is queued."""
+        if self.queued is None:
+            self.queued = now
+
+    def work(self, now: float) -> None:
+        """The engine is busy with it."""
+        if self.queued is not None:
+            self.timings["queued"] = self.timings.get("queued", 0.0) + now - self.queued
+            self.queued = None
 
 
 class Uplink:
@@ -46,9 +59,9 @@ class Uplink:
         return len(self._items) >= MOST_ITEMS
 
     @property
-    def turn(self) -> Turn | None:
-        """The first one that nobody has taken."""
-        return next((turn for _, _, turn in self._items if turn is not None), None)
+    def turns(self) -> list[Turn]:
+        """Those that nobody has taken."""
+        return [turn for _, _, turn in self._items if turn is not None]
 
     @property
     def restarts(self) -> bool:
