@@ -14,6 +14,9 @@ test: .venv/dev  ## every test that needs no Docker, no GPU and no engine packag
 test-engines: .venv-engines/dev ## the real FunASR and CosyVoice code, on tiny models that the tests make (5 GB of packages)
 	@.venv-engines/bin/python -m pytest -m "engine and not gpu" $(ARGS)
 
+test-gpu: .venv-engines/dev ## the real engines on their real models, fetched into MODELS_DIR (models); needs a GPU
+	@.venv-engines/bin/python -m pytest -m gpu $(ARGS)
+
 bench: .venv/dev ## what the gateway costs, beside nginx and a plain design (Debian: nginx, wrk)
 	@$(BIN)/python -m bench.gateway && $(BIN)/python -m bench.normalise
 
@@ -62,4 +65,4 @@ lock: .venv/dev  ## pin the newest versions in requirements/*.lock
 .venv-engines/dev: requirements/engines-dev.lock
 	@$(PYTHON) deploy/environment.py $@ $<
 
-.PHONY: help run test test-engines bench bench-engines bench-gpu check up down ps logs build models env lock
+.PHONY: help run test test-engines test-gpu bench bench-engines bench-gpu check up down ps logs build models env lock

@@ -22,6 +22,20 @@ if [[ $device == cpu ]]; then compose+=(-f deploy/compose.cpu.yaml); fi
 env_file=${ENV_FILE:-deploy/.env}
 if [[ -f $env_file ]]; then compose+=(--env-file "$env_file"); else env_file=/dev/null; fi
 
+# Fun-Audio-Chat is a profile, which brings the gateway's adapter with it; without a GPU the cascade converses.
+setting() { printf %s "${!1-$(sed -n "s/^$1=//p" "$env_file" | tail -n 1)}"; }
+COMPOSE_PROFILES=$(setting COMPOSE_PROFILES)
+if [[ ,$COMPOSE_PROFILES, == *,s2s,* ]]; then
+  if [[ $device == gpu ]]; then
+    SERVICES+=(s2s)
+    VOXGATE_CONVERSE_ENGINE=$(setting VOXGATE_CONVERSE_ENGINE)
+    export VOXGATE_CONVERSE_ENGINE=${VOXGATE_CONVERSE_ENGINE:-fun_audio_chat}
+  else
+    COMPOSE_PROFILES=$(tr , '\n' <<<"$COMPOSE_PROFILES" | grep -vx s2s | paste -sd ,) || true
+  fi
+fi
+export COMPOSE_PROFILES
+
 # The gateway is given settings and nothing else; the environment comes last, because it wins.
 SETTINGS=$(mktemp)
 export SETTINGS
@@ -111,6 +125,6 @@ verb=${1:?"usage: $0 up|down|ps|logs|build [arguments]"}
 shift
 case $verb in
   up) up "$@" ;;
-  down) "${compose[@]}" down --remove-orphans "$@" ;;
+  down) COMPOSE_PROFILES=s2s "${compose[@]}" down --remove-orphans "$@" ;;  # whether it is still wanted or not
   *) "${compose[@]}" "$verb" "$@" ;;
 esac

@@ -15,7 +15,7 @@ DOCKERFILES = sorted(
     for top in ("bench", "deploy", "engines", "gateway")
     for path in (ROOT / top).rglob("Dockerfile*")
 )
-ENGINES = {"tts": "engines/tts/Dockerfile", "asr": "engines/asr/Dockerfile"}
+ENGINES = {"tts": "engines/tts/Dockerfile", "asr": "engines/asr/Dockerfile", "s2s": "engines/s2s/Dockerfile"}
 WEIGHTS = (".pt", ".pth", ".onnx", ".safetensors", ".ckpt", ".gguf", ".bin", ".tar.gz", ".zip")
 USER = "10001:10001"
 """A number, which Kubernetes too can see not to be root's."""
