@@ -213,7 +213,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
     converse = Replicas(
         "s2s",
         settings.converse_engine,
-        adapters.conversers(settings, http, transcribe, speak),
+        adapters.conversers(settings, http, transcribe, speak, partial(cleanup.workspace, scratch)),
         slots=settings.converse_sessions,
         queue=0,
     )

@@ -14,8 +14,15 @@ STANDARD = frozenset(sys.stdlib_module_names)
 
 INWARD = {"gateway.verbs", "gateway.events", "gateway.errors", "gateway.settings"}
 """The words that surfaces and adapters share."""
-STEPS = {"gateway.admission", "gateway.endpointing", "gateway.memory", "gateway.tasks"}
-"""What adapters of conversation need beyond them: a place for each turn, ears, what was said before."""
+STEPS = {
+    "gateway.admission",
+    "gateway.endpointing",
+    "gateway.memory",
+    "gateway.resample",
+    "gateway.sentences",
+    "gateway.tasks",
+}
+"""What adapters of conversation need beyond them: a place for each turn, ears, what was said before, what to say."""
 
 
 def in_package(package: str) -> list[Path]:
@@ -93,9 +100,13 @@ def test_surfaces_know_no_adapter_and_no_engine(path: Path) -> None:
 
 @pytest.mark.parametrize("path", in_package("gateway/adapters"), ids=str)
 def test_adapters_know_no_other_adapter(path: Path) -> None:
-    """But what http.py, http1.py and connections.py offer to all of them; the registry knows every one."""
+    """But what http.py, http1.py and connections.py offer to all of them, and their own parts, whose names begin with
+    theirs; the registry knows every one."""
     if path.name != "__init__.py":
-        others = below(ours(path), "gateway.adapters") - {"gateway.adapters"}
+        stems = sorted(other.stem for other in in_package("gateway/adapters"))
+        family = next(stem for stem in stems if f"{path.stem}_".startswith(f"{stem}_"))
+        parts = {name for name in ours(path) if f"{name}_".startswith(f"gateway.adapters.{family}_")}
+        others = below(ours(path), "gateway.adapters") - {"gateway.adapters"} - parts
         assert others <= {"gateway.adapters.http", "gateway.adapters.http1", "gateway.adapters.connections"}
 
 

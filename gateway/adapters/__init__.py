@@ -4,12 +4,16 @@ import re
 from collections.abc import Callable
 
 from gateway.adapters.cascade import Cascade
+from gateway.adapters.cascade_conversation import Replier
+from gateway.adapters.cascade_recognition import Workspace
+from gateway.adapters.chat import Chat
 from gateway.adapters.connections import Client
 from gateway.adapters.cosyvoice import CosyVoice
 from gateway.adapters.cosyvoice_grpc import CosyVoiceGrpc
 from gateway.adapters.fun_audio_chat import FunAudioChat
 from gateway.adapters.funasr import FunAsr
 from gateway.adapters.funasr_http import FunAsrHttp
+from gateway.adapters.responder import Responder
 from gateway.events import Audio, Transcript
 from gateway.settings import Settings, SettingsError
 from gateway.verbs import Converser, Speak, Speaker, Transcribe, Transcriber, Verb
@@ -62,9 +66,14 @@ def transcribers(settings: Settings, http: Client) -> list[Transcriber]:
 
 
 def conversers(
-    settings: Settings, http: Client, transcribe: Verb[Transcribe, Transcript], speak: Verb[Speak, Audio]
+    settings: Settings,
+    http: Client,
+    transcribe: Verb[Transcribe, Transcript],
+    speak: Verb[Speak, Audio],
+    workspace: Workspace,
 ) -> list[Converser]:
     """One adapter for each replica of `converse`; the cascade is one, whatever the verbs below it have."""
     if settings.converse_engine == "cascade":
-        return [Cascade(settings, transcribe, speak)]
+        replier: Replier = Chat(settings, http) if settings.chat_url else Responder()
+        return [Cascade(settings, transcribe, speak, replier, workspace)]
     return [FunAudioChat(url, http, settings) for url in settings.converse_urls]

@@ -1,31 +1,76 @@
-"""Conversation made of the other verbs: endpointing → transcribe → a reply → speak."""
+"""Conversation made of the other verbs: endpointing → transcribe → a reply → speak.
 
-from collections.abc import AsyncIterator
+Rule 1: what is said is recognised while it is said, what is replied is spoken while the reply is still being made.
+Rule 2: a turn holds its place at the gate from its End until all of it is synthesised, not until it is heard.
+Rule 3: turns of one conversation follow one another; Begin and Cancel end all of them at once.
+"""
+
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from gateway.errors import EngineUnavailable
+from gateway.adapters.cascade_conversation import Conversation, Parts, Replier
+from gateway.adapters.cascade_recognition import Ears, Recogniser, Workspace
+from gateway.admission import Gate
+from gateway.endpointing import Endpointer
 from gateway.events import Audio, Conversed, Transcript
+from gateway.memory import Memory
 from gateway.settings import Settings
+from gateway.tasks import task_group
 from gateway.verbs import Converse, Converser, EngineHealth, Speak, State, Transcribe, Verb
+
+SLOTS = 8
+"""Turns at a time, where no setting says."""
+_WORST_FIRST = (State.DOWN, State.FAILED, State.LOADING)
 
 
 class Cascade:
     url = "cascade"
     packed = False
 
-    def __init__(self, settings: Settings, transcribe: Verb[Transcribe, Transcript], speak: Verb[Speak, Audio]) -> None:
-        self._settings, self._transcribe, self._speak = settings, transcribe, speak
+    def __init__(
+        self,
+        settings: Settings,
+        transcribe: Verb[Transcribe, Transcript],
+        speak: Verb[Speak, Audio],
+        replier: Replier,
+        workspace: Workspace,
+        ears: Callable[[Settings, int], Ears] = Endpointer,
+    ) -> None:
+        """workspace: where recordings lie for engines that take whole ones only."""
+        self._settings, self._transcribe, self._speak, self._replier = settings, transcribe, speak, replier
+        self._workspace, self._ears = workspace, ears
+        self.gate = Gate("converse", settings.converse_slots or SLOTS, settings.converse_queue)
+        self.memory = Memory(settings.converse_history, settings.converse_keep)
+
+    def __repr__(self) -> str:
+        return f"<cascade: {self.gate!r} {self.memory!r}>"
 
     @asynccontextmanager
     async def session(self, job: Converse) -> AsyncIterator[AsyncIterator[Conversed]]:
-        raise EngineUnavailable("not yet")
-        yield
+        recogniser = Recogniser(self._transcribe, self._workspace)
+        parts = Parts(self._settings, recogniser, self._speak, self._replier, self._ears, self.gate)
+        held = self.memory.open(job.resume)
+        try:
+            async with task_group() as tasks:
+                conversation = Conversation(parts, job.wishes, held, tasks)
+                working = tasks.create_task(conversation.work(job.said))
+                try:
+                    yield conversation.events
+                finally:
+                    working.cancel()
+                    conversation.leave()
+        finally:
+            self.memory.close(held)
 
     async def health(self) -> EngineHealth:
-        """As ready as the verbs that it is made of."""
+        """As ready as the verbs that it is made of, and for their reasons."""
         heard, spoken = self._transcribe.health(), self._speak.health()
-        worst = next((one for one in (heard, spoken) if one.state is not State.READY), None)
-        return worst or EngineHealth(State.READY, f"{heard.model} + {spoken.model}")
+        for state in _WORST_FIRST:
+            for name, one in (("recognition", heard), ("synthesis", spoken)):
+                if one.state is state:
+                    reason = f"{name}: {one.reason or one.progress or state}"
+                    return EngineHealth(state, one.model, one.device, reason, one.progress)
+        return EngineHealth(State.READY, f"{heard.model} + {spoken.model}")
 
 
 _: type[Converser] = Cascade

@@ -1,7 +1,7 @@
 """What adapters of HTTP engines share: a POST whose answer is accepted or explained, and the question for health."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -25,6 +25,9 @@ _HEALTH_SECONDS = 2.0
 _MAX_WAIT = 3600
 _UPLOAD_CHUNK = 256 * 1024
 
+Refusal = Callable[[int, bytes, bytes], GatewayError]
+"""From an engine's status, body and Retry-After."""
+
 
 def client(settings: Settings) -> Client:
     """The one client of the process."""
@@ -44,10 +47,19 @@ class Post:
     """
 
     def __init__(
-        self, http: Client, base: str, path: str, headers: bytes, body: Sequence[bytes], file: Path | None = None
+        self,
+        http: Client,
+        base: str,
+        path: str,
+        headers: bytes,
+        body: Sequence[bytes],
+        file: Path | None = None,
+        refused: Refusal | None = None,
     ) -> None:
+        """refused: what another status means; `refusal` without one."""
         self._http, self._base, self._path = http, base, path
         self._headers, self._body, self._file = headers, body, file
+        self._refused = refused or refusal
 
     async def __aenter__(self) -> Connection:
         connection = await self._answered()
@@ -58,7 +70,7 @@ class Post:
             says = await connection.body(_ERROR_BYTES)
         finally:
             self._http.give_back(connection)
-        raise refusal(connection.status, says, connection.headers.get(b"retry-after", b""))
+        raise self._refused(connection.status, says, connection.headers.get(b"retry-after", b""))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -120,15 +132,20 @@ def refusal(status: int, body: bytes, retry_after: bytes) -> GatewayError:
 
 async def health(http: Client, base: str) -> EngineHealth:
     """What `GET /health` of an engine says. Never raises for one that is down."""
+    return (await health_answer(http, base))[1]
+
+
+async def health_answer(http: Client, base: str) -> tuple[int, EngineHealth]:
+    """The status that it was answered with, too; 0 where there was no answer."""
     try:
         async with asyncio.timeout(_HEALTH_SECONDS):
             status, answer = await _ask(http, base, engine_health.PATH)
     except TimeoutError:
-        return EngineHealth(State.DOWN, reason=f"no answer within {_HEALTH_SECONDS:g} s")
+        return 0, EngineHealth(State.DOWN, reason=f"no answer within {_HEALTH_SECONDS:g} s")
     except EngineError as exc:
-        return EngineHealth(State.DOWN, reason=str(exc))
+        return 0, EngineHealth(State.DOWN, reason=str(exc))
     report = engine_health.decode(status, answer)
-    return EngineHealth(State(report.state), report.model, report.device, report.reason, report.progress)
+    return status, EngineHealth(State(report.state), report.model, report.device, report.reason, report.progress)
 
 
 async def _ask(http: Client, base: str, path: str) -> tuple[int, bytes]:

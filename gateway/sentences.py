@@ -1,0 +1,82 @@
+"""Text that is still arriving, cut into what can be spoken already.
+
+Rule 1: a sentence is out as soon as it is known to have ended, so that speech can begin with the first one.
+Rule 2: no piece is longer than LONGEST characters, and the first not than FIRST where it has a pause before that.
+Rule 3: a piece has something in it that can be said; marks of layout are no part of it.
+"""
+
+import re
+
+LONGEST, FIRST = 200, 80
+"""Characters."""
+
+_WIDE = "。！？；｡।॥؟۔"
+"""End a sentence wherever they stand."""
+_CLOSING = "\"'”’»)]」』】）"
+_END = re.compile(rf"[{_WIDE}]+[{re.escape(_CLOSING)}]*|[.!?…]+[{re.escape(_CLOSING)}]*(?=\s)|\n")
+_BEFORE = re.compile(r"\S*\Z")
+_ABBREVIATIONS = frozenset(("mr", "mrs", "ms", "dr", "prof", "st", "vs", "jr", "sr", "fig", "e.g", "i.e", "a.m", "p.m"))
+_PAUSES = ",，、;:：—"
+_LAYOUT = re.compile(r"[*#`|]+|^\s*[-•>]\s+")
+
+
+class Sentences:
+    def __init__(self) -> None:
+        self._text = ""
+        self._first = True
+
+    def feed(self, text: str) -> list[str]:
+        """The pieces that are whole now, in order."""
+        self._text += text
+        found: list[str] = []
+        while (at := self._cut()) is not None:
+            self._take(at, found)
+        return found
+
+    def end(self) -> list[str]:
+        """What is left, after the last of the text."""
+        found = self.feed("")
+        self._take(len(self._text), found)
+        return found
+
+    # Private
+
+    def _take(self, at: int, found: list[str]) -> None:
+        piece, self._text = self._text[:at], self._text[at:].lstrip()
+        piece = _LAYOUT.sub("", piece.lstrip(_CLOSING + " ")).strip()
+        if any(map(str.isalnum, piece)):
+            found.append(piece)
+            self._first = False
+
+    def _cut(self) -> int | None:
+        """Where the next piece ends; None where more has to come first."""
+        limit = LONGEST
+        for end in _END.finditer(self._text):
+            if not self._abbreviated(end):
+                if end.end() <= limit:
+                    return end.end()
+                break
+        if self._first and len(self._text) > FIRST and (at := _pause(self._text[:FIRST])):
+            return at
+        if len(self._text) <= limit:
+            return None
+        head = self._text[:limit]
+        return _pause(head) or 1 + head.rfind(" ") or limit
+
+    def _abbreviated(self, end: re.Match[str]) -> bool:
+        """Whether the full stop belongs to the word before it: an abbreviation, an initial, a number in a list."""
+        if end[0] != ".":
+            return False
+        before = _BEFORE.search(self._text[: end.start()])
+        word = before[0].lstrip("(\"'“‘") if before else ""
+        if word.isdigit():
+            return before is not None and not self._text[: before.start()].strip()
+        return word.lower() in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "I")
+
+
+def _pause(head: str) -> int:
+    """Behind the last pause that is not inside a number; 0 without one."""
+    for at in range(len(head) - 1, 19, -1):
+        if head[at] in _PAUSES and not head[at + 1 : at + 2].isdigit():
+            return at + 1
+    return 0
