@@ -23,7 +23,7 @@ TinyThinker = Callable[[str], Path]
 """One of KINDS -> the model's folder."""
 KINDS: dict[str, dict[str, object]] = {
     "random": {},
-    "endless": {"spoken": ("啦",), "endless": True},
+    "endless": {"written": ("Yes, ", "quite."), "spoken": ("啦",), "endless": True},
     "both": {"written": ("It is\n", "sunny 🌞."), "spoken": ("It is", " warm", ".\n")},
     "caller": {"written": (CALL, "\n\n", CALL.replace("杭州", "上海")), "spoken": ("Sunny.",)},
 }
