@@ -123,12 +123,14 @@ class Dialogue:
             return
         pcm = self._unpacked(piece)
         if isinstance(piece, Opus) and not self.packed:
+            if not pcm:
+                return
             piece = Audio(pcm, codec.RATE)
         seconds = codec.seconds(piece.page) if isinstance(piece, Opus) else len(piece.pcm) / 2 / piece.sample_rate
         self._heard += seconds
         if self._hands_free:
             await self._listen(piece, pcm)
-        elif self.recording and seconds:
+        elif self.recording:
             self._keep(piece, seconds)
 
     async def begin(self) -> None:
@@ -220,6 +222,8 @@ class Dialogue:
     def _finish(self, turn: Turn, status: str, error: GatewayError | None = None) -> None:
         turn.ended = True
         del self._turns[turn.number]
+        if status != "completed" and turn.number == self._number:
+            self._calls = {}
         if error is not None:
             self._out.put(Trouble(error, turn.number))
         self._metrics.turn_ended(self._converse.adapter, status, turn.timings)
