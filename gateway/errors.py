@@ -1,7 +1,8 @@
 """Every way a request can fail, as a type. The type says who is to blame:
 
 GatewayError 500 us
-├── CallerError 4xx the caller: BadRequest 400, NotFound 404, MethodNotAllowed 405, TooLarge 413, AudioRejected 422
+├── CallerError 4xx the caller: BadRequest 400, NotFound 404, MethodNotAllowed 405, TooLarge 413, AudioRejected 422,
+│                   TooSlow 429
 ├── EngineError 5xx the engine: EngineBroke 502, EngineTimeout 504,
 │                   EngineBusy 503, EngineLoading 503, EngineUnavailable 503
 └── ClientGone  499 nobody is left to read the answer
@@ -55,6 +56,12 @@ class AudioRejected(CallerError):
     audio_too_short, audio_too_long, audio_decode_timeout."""
 
     status, code = 422, "audio_rejected"
+
+
+class TooSlow(CallerError):
+    """The client does not read what it asked for."""
+
+    status, code = 429, "too_slow"
 
 
 class EngineError(GatewayError):

@@ -42,7 +42,7 @@ def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a caller's malformed body is told to the caller
-    for chatty in ("alembic", "aiosqlite", "asyncio", "uvicorn.error"):
+    for chatty in ("alembic", "aiosqlite", "asyncio", "uvicorn.error", "websockets"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
 
 

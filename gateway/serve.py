@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway import logs
 from gateway.app import build
@@ -15,6 +16,14 @@ from gateway.settings import Settings, SettingsError
 
 log = structlog.get_logger(__name__)
 _BACKLOG = 2048
+_UNSENT_BYTES = 16 * 1024
+"""Of a WebSocket, beyond which whoever writes to it waits; 4 s of packed audio. The kernel holds as much once more."""
+_PING_SECONDS = 20.0
+"""How often a WebSocket's peer must show that it is there, and how long it may take to."""
+_LEAVE_SECONDS = 2.0
+"""How long the peer of a closed WebSocket has for its part; then it is cut off."""
+_MOST_FRAGMENTS = 1024
+"""Of a WebSocket message; its bytes are counted elsewhere, and empty ones have none."""
 
 
 def serve(settings: Settings) -> int:
@@ -49,12 +58,82 @@ class Server(uvicorn.Server):
             log.info("listening", host=host, ports=ports)
 
 
+class Connection(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, bounded: little is unsent, a close waits for nobody, a peer that neither reads nor leaves is
+    cut off, and a handshake that cannot be read is answered."""
+
+    _cut: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.set_write_buffer_limits(high=_UNSENT_BYTES)
+        found = transport.get_extra_info("socket")
+        if found is not None:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._cut is not None:
+            self._cut.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:  # such as an address of 9 kB
+            self.handshake_complete = self.close_sent = True
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            self.transport.close()
+
+    async def send(self, message: Any) -> None:
+        closes = message["type"] == "websocket.close"
+        if closes:
+            self.writable.set()  # its frame goes behind what is unsent, and the peer reads that soon or never
+        await super().send(message)
+        if closes:
+            self._leave()
+
+    def shutdown(self) -> None:
+        if self.handshake_complete and not self.close_sent and not self.disconnected:
+            self.stop_keepalive()
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1012})
+            self.conn.send_close(1012, "the gateway is restarting")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+        else:
+            super().shutdown()
+        self._leave()
+
+    def handle_cont(self, event: Any) -> None:
+        if len(self.frames) < _MOST_FRAGMENTS:
+            super().handle_cont(event)
+        elif not self.close_sent:
+            self.conn.fail(1009, "too many fragments")
+            self.handle_parser_exception()
+
+    def handle_close(self, event: Any) -> None:
+        super().handle_close(event)
+        self._leave()
+
+    def handle_parser_exception(self) -> None:
+        super().handle_parser_exception()
+        self._leave()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._cut is None and not self.disconnected:
+            self._cut = self.loop.call_later(_LEAVE_SECONDS, self.transport.abort)
+
+
 def configuration(app: Any, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         http="httptools",
-        ws="websockets-sansio",
+        ws=Connection,
+        ws_ping_interval=_PING_SECONDS,
+        ws_ping_timeout=_PING_SECONDS,
         ws_max_size=settings.socket_max_bytes,
         ws_per_message_deflate=False,  # audio is packed already, and its state would be most of a connection's memory
         log_config=None,

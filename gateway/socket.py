@@ -1,11 +1,12 @@
 """One WebSocket connection of a client, over raw ASGI: opened, read, written, closed with a reason.
 
 The server reads no further message before the last one was taken, and a write waits while too much is unsent; so
-whatever is not read here is held back at the client.
+whatever is not read here is held back at the client. What web pages may connect, the setting cors_origins says.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any
 from urllib.parse import parse_qs
@@ -18,6 +19,8 @@ from gateway.exchange import Receive, Scope, Send
 log = structlog.get_logger(__name__)
 _REASON_BYTES = 123
 """Longest reason that a close frame has room for."""
+_CLOSE_SECONDS = 2.0
+"""Longest wait for a client that reads nothing to have its close frame sent."""
 
 
 class Close(IntEnum):
@@ -50,19 +53,33 @@ class Socket:
         return self.scope["state"]
 
     def query(self, name: str) -> str:
-        """The first value of that name in the address; empty without one."""
-        found = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=64)
+        """The first value of that name in the address; empty without one. An address has 8 kB at most."""
+        found = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         value: str = found.get(name, [""])[0]
         return value
 
     async def accept(self, subprotocol: str | None = None) -> None:
         if (await self._receive())["type"] != "websocket.connect":
+            self._closed = True
             raise ClientGone("the client left before it was let in")
         self.opened = True
         await self._put({"type": "websocket.accept", "subprotocol": subprotocol})
 
+    async def refuse(self, status: int, reason: str) -> None:
+        """Instead of accept: an HTTP answer, which browsers show to nobody."""
+        if self.opened or self._closed or (await self._receive())["type"] != "websocket.connect":
+            return
+        self._closed = True
+        body = reason.encode()
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+        with suppress(OSError, RuntimeError):
+            await self._send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+            await self._send({"type": "websocket.http.response.body", "body": body})
+
     async def receive(self) -> bytes | str:
         """The next message."""
+        if self._closed:
+            raise ClientGone("the connection is closed")
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
             self._closed = True
@@ -77,12 +94,14 @@ class Socket:
         await self._put({"type": "websocket.send", kind: data})
 
     async def close(self, code: Close = Close.NORMAL, reason: str = "") -> None:
-        """Nothing where it is closed already."""
+        """Nothing where it is closed already. Waits for no client that does not read."""
         if self._closed or not self.opened:
             return
         self._closed = True
-        short = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
-        await self._send({"type": "websocket.close", "code": int(code), "reason": short})
+        short = reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore")
+        with suppress(OSError, RuntimeError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._send({"type": "websocket.close", "code": int(code), "reason": short})
 
     async def _put(self, message: dict[str, Any]) -> None:
         if self._closed:
@@ -106,6 +125,9 @@ class SocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = Socket(scope, receive, send)
         try:
+            if not _welcome(scope):
+                await socket.refuse(403, "web pages of this origin may not connect (setting cors_origins)")
+                return
             await self._handler(socket)
             await socket.close()
         except ClientGone:
@@ -114,10 +136,17 @@ class SocketEndpoint:
             await socket.close(Close.RESTARTING, "the gateway is restarting")
         except GatewayError as exc:
             log.debug("refused", path=scope["path"], code=exc.code)
-            await socket.close(code_of(exc), exc.code if exc.quotes else str(exc))
+            await self._failed(socket, exc)
         except Exception:
             log.exception("conversation failed", path=scope["path"])
-            await socket.close(Close.FAILED, "the gateway failed on this connection")
+            await self._failed(socket, GatewayError("the gateway failed on this connection"))
+
+    async def _failed(self, socket: Socket, exc: GatewayError) -> None:
+        reason = exc.code if exc.quotes else str(exc)
+        if socket.opened:
+            await socket.close(code_of(exc), reason)
+        else:
+            await socket.refuse(exc.status, reason)
 
 
 def code_of(exc: GatewayError) -> Close:
@@ -126,3 +155,17 @@ def code_of(exc: GatewayError) -> Close:
     if exc.status == 413:
         return Close.TOO_BIG
     return Close.POLICY if exc.status < 500 else Close.FAILED
+
+
+# Private
+
+
+def _welcome(scope: Scope) -> bool:
+    """Whether the web page that connects may. Browsers name its origin and ask no further, so that is for us to check;
+    other programs name none. Pages of this very host and port always may."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    origin: str = headers.get(b"origin", b"").decode("latin-1")
+    allowed: tuple[str, ...] = scope["state"]["settings"].cors_origins
+    if not origin or "*" in allowed or origin in allowed:
+        return True
+    return origin.partition("://")[2].lower() == headers.get(b"host", b"").decode("latin-1").lower()
