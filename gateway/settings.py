@@ -81,8 +81,9 @@ class Settings(BaseModel):
     default_voice: str = "中文女"
     """The preset that the name `default` stands for."""
 
-    transcribe_engine: str = "funasr_http"
-    """Adapter for recognition, a key of gateway/adapters REGISTRY."""
+    transcribe_engine: str = "funasr"
+    """Adapter for recognition: funasr (FunASR's servers, or ours: recordings over HTTP, live audio over a WebSocket) or
+    funasr_http (recordings only)."""
     transcribe_urls: Urls = ("http://127.0.0.1:8003",)
     """Replicas of the recognition engine, comma-separated."""
     transcribe_slots: Count = 4

@@ -34,10 +34,15 @@ def main() -> None:
     live_limits = LiveLimits(connections=asked.live)
     limits = Limits(asked.scratch, asked.upload_mib * 2**20, asked.seconds, live_limits)
     options = ["--backend", asked.backend, "--scratch", str(asked.scratch)]
+    whole: Pool | None = None
+    live: Pool | None = None
     if asked.backend == "embedded":
         places = ["cpu"] * (asked.workers or len(os.sched_getaffinity(0)))
-        pool = Pool("recognition", partial(started, _WORKER, options, environment={}), places, asked.waiting)
-        serving.run(create_app(pool, limits), asked.host, asked.port)
+        whole = Pool("recognition", partial(started, _WORKER, options, environment={}), places, asked.waiting)
+        start_live = partial(started, _LIVE_WORKER, options[:2], environment={})
+        # Half as many: the first pass of live audio is less than half the work of the second.
+        live = Pool("live recognition", start_live, places[::2], asked.waiting)
+        serving.run(create_app(whole, limits, live=live), asked.host, asked.port)
         return
     try:
         chosen = settings.load()
@@ -47,8 +52,6 @@ def main() -> None:
     from engines.provision import provide
 
     preparation = Preparation(lambda tell: provide("asr", chosen, tell).python_path, devices.threads(places))
-    whole: Pool | None = None
-    live: Pool | None = None
     if chosen.asr_model_mode != "realtime":
         start = partial(preparation.worker, _WORKER, options)
         whole = Pool("recognition", start, places, asked.waiting, preparation.why)

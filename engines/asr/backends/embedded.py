@@ -28,9 +28,8 @@ class Embedded:
     together = 1
 
     def __init__(self) -> None:
-        self._decoder: Any = None
-        self._hotwords: tuple[str, ...] = ()
-        """What `_decoder` was taught."""
+        self._taught: tuple[Any, tuple[str, ...]] | None = None
+        """A decoder at rest, and the hotwords that it knows."""
 
     def load(self) -> None:
         import pocketsphinx
@@ -39,28 +38,34 @@ class Embedded:
 
         self._new, self._find = pocketsphinx.Decoder, spans.find
         self._means = self._new(lm=None, keyphrase="hello", loglevel="FATAL")
-        self._teach(())
+        self._taught = self._teach(()), ()
 
     def transcribe(self, recording: Recording, asked: Asked, check: Check) -> Heard:
-        if self._decoder is None or self._hotwords != asked.hotwords:
-            self._teach(asked.hotwords)
-        decoder, self._decoder = self._decoder, None  # one that is left in the middle is not used again
+        decoder = self._taken(asked.hotwords)
         words: list[str] = []
         for span in self._find(recording, check):
             words += self._heard(decoder, recording.read(span.first, span.end - span.first), check)
-        self._decoder = decoder
-        return Heard(vocabulary.written(words, self._hotwords))
+        self._taught = decoder, asked.hotwords
+        return Heard(vocabulary.written(words, asked.hotwords))
 
     def transcribe_together(self, recordings: Sequence[Recording], asked: Asked, check: Check) -> Iterator[Heard]:
         return (self.transcribe(recording, asked, check) for recording in recordings)
 
     # Private
 
-    def _teach(self, words: tuple[str, ...]) -> None:
-        self._decoder = None  # before the new one: each holds 90 MB
-        self._decoder = self._new(loglevel="FATAL", **_BEAMS)
-        self._hotwords = words
-        vocabulary.add(self._decoder, words)
+    def _taken(self, hotwords: tuple[str, ...]) -> Any:
+        """A decoder for one recording. Another one may come while `check` is asked, and takes one of its own; one that
+        is left in the middle is not used again."""
+        taught, self._taught = self._taught, None
+        if taught is not None and taught[1] == hotwords:
+            return taught[0]
+        del taught  # before the new one: each holds 90 MB
+        return self._teach(hotwords)
+
+    def _teach(self, hotwords: tuple[str, ...]) -> Any:
+        decoder = self._new(loglevel="FATAL", **_BEAMS)
+        vocabulary.add(decoder, hotwords)
+        return decoder
 
     def _heard(self, decoder: Any, pcm: bytes, check: Check) -> Iterator[str]:
         check()

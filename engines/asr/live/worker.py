@@ -37,6 +37,12 @@ class Listener:
         yield  # there are no pieces
 
 
+def _embedded(device: str) -> LiveBackend:
+    from engines.asr.backends.embedded_live import EmbeddedLive
+
+    return EmbeddedLive()
+
+
 def _funasr(device: str) -> LiveBackend:
     from engines.asr.backends.funasr_live import FunAsrLive
     from engines.settings import load
@@ -44,7 +50,7 @@ def _funasr(device: str) -> LiveBackend:
     return FunAsrLive(load(), device)
 
 
-REGISTRY: dict[str, Callable[[str], LiveBackend]] = {"funasr": _funasr}
+REGISTRY: dict[str, Callable[[str], LiveBackend]] = {"embedded": _embedded, "funasr": _funasr}
 """By the name that --backend takes, given a device: "cpu" or "cuda:0"."""
 
 

@@ -23,8 +23,9 @@ class Server:
     scratch: Path
     log: Path
 
-    def workers(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children()
+    def workers(self, module: str = "engines.asr.worker") -> list[psutil.Process]:
+        """Those for recordings; those for live audio with their module."""
+        return [child for child in self._children() if module in child.cmdline()]
 
     def busy(self) -> bool:
         """Whether a worker has audio open."""
@@ -32,11 +33,14 @@ class Server:
 
     def leftovers(self) -> list[str]:
         """Files of requests that anybody still has, with a name or without one."""
-        everyone = [psutil.Process(self.process.pid), *self.workers()]
+        everyone = [psutil.Process(self.process.pid), *self._children()]
         return [str(path) for path in self.scratch.iterdir()] + [name for one in everyone for name in self._audio(one)]
 
     def transcribe(self, audio: bytes, **fields: str) -> httpx.Response:
         return httpx.post(f"{self.url}/api/transcribe", files={"audio": audio}, data=fields, timeout=60)
+
+    def _children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
 
     def _audio(self, process: psutil.Process) -> list[str]:
         links = []

@@ -13,6 +13,7 @@ import psutil
 from tests.engines.asr.running import Server, eventually, ready, serving
 from tests.engines.asr.sound import as_wav, noise, say
 
+LIVE = "engines.asr.live.worker"
 LONG = as_wav(noise(120, -15))
 """Takes a worker many seconds."""
 
@@ -58,8 +59,8 @@ def test_a_worker_killed_while_idle_is_replaced_before_anybody_asks(tmp_path: Pa
 
 def test_a_server_killed_in_the_middle_of_a_decode_leaves_no_worker_and_no_file(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as server:
-        workers = server.workers()
-        assert len(workers) == 2
+        workers = server.workers() + server.workers(LIVE)
+        assert len(workers) == 3
         with decoding(server) as request:
             server.process.kill()
             eventually(lambda: all(map(gone, workers)), 1)
@@ -69,7 +70,7 @@ def test_a_server_killed_in_the_middle_of_a_decode_leaves_no_worker_and_no_file(
 
 def test_sigterm_ends_the_server_with_its_workers_soon_even_in_the_middle_of_a_decode(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as server:
-        workers = server.workers()
+        workers = server.workers() + server.workers(LIVE)
         with decoding(server) as request:
             began = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
