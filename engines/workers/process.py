@@ -80,7 +80,8 @@ class Call:
             self._worker.cancel(self._number)
 
     async def give_up(self) -> None:
-        """Returns when the worker has stopped, or has been killed."""
+        """Returns when the worker has stopped, or has been killed. Whoever cancels us meanwhile changes nothing of
+        that: a worker that is killed has to load its model again, and stopping takes it a moment."""
         self._unread = True
         while not self._heard.empty():  # who waits to put one more in must not wait for ever
             heard = self._heard.get_nowait()
@@ -88,13 +89,21 @@ class Call:
         if self._over:
             return
         self._worker.cancel(self._number)
-        try:
-            with suppress(JobFailed, WorkerGone, TimeoutError):
-                async with asyncio.timeout(self._worker.patience):
+        deadline = asyncio.get_running_loop().time() + self._worker.patience
+        again: asyncio.CancelledError | None = None
+        while not self._over:
+            try:
+                async with asyncio.timeout_at(deadline):
                     await self.answer()
-        finally:
-            if not self._over:
+            except asyncio.CancelledError as exc:
+                again = exc
+            except TimeoutError:
                 self._worker.kill()
+                break
+            except (JobFailed, WorkerGone):
+                break
+        if again is not None:
+            raise again
 
 
 class Worker:

@@ -117,6 +117,31 @@ async def test_whoever_waits_for_an_answer_when_the_server_ends_is_told() -> Non
                         await call.answer()
 
 
+async def test_a_worker_has_its_time_to_stop_however_often_its_job_is_cancelled() -> None:
+    async with started(MODULE, [], "cpu", {"PYTHONPATH": str(Path(__file__).parents[3])}, patience=60) as running:
+        await running.hello()
+        begun = asyncio.Event()
+
+        async def work() -> None:
+            async with running.asking("slow to stop", {}) as call:
+                await call.piece()
+                begun.set()
+                await call.answer()
+
+        async with asyncio.TaskGroup() as tasks:
+            ears = tasks.create_task(_listen(running))
+            job = tasks.create_task(work())
+            await begun.wait()
+            for _ in range(5):
+                job.cancel()
+                await asyncio.sleep(0.05)
+            assert not job.done()
+            await asyncio.wait([job])
+            assert job.cancelled()
+            assert await running.ask("count", {"to": 1}) == {"done": "count"}, "it was not killed"
+            ears.cancel()
+
+
 async def test_a_worker_that_does_not_stop_is_killed() -> None:
     async with worker() as running:
         async with running.asking("deaf", {}) as call:
