@@ -124,6 +124,8 @@ class Engine:
         worker has stopped, or has been killed; the next turn need not wait for that."""
         if not self._warm:
             raise ReplyFailed(self._why(), "engine_loading", 5)
+        if asked.wishes.voice and asked.wishes.voice not in self.voices:  # it may come from before we had any
+            raise ReplyFailed(f"there is no such voice; there are {', '.join(self.voices)}", "bad_request")
         await self._answer(asked, out)
 
     # Private

@@ -81,4 +81,4 @@ class Line:
         """To those from this place on."""
         for place, waiter in enumerate(self._waiters, 1):
             if place >= first:
-                waiter.tell(place, round(place * self._mean / self._places, 1))
+                waiter.tell(place, max(0.1, round(place * self._mean / self._places, 1)))

@@ -102,11 +102,17 @@ class Chat:
                 finally:
                     conversation.end()
         except ExceptionGroup as group:
-            for exc in group.exceptions:
-                if isinstance(exc, _Over):
-                    return exc
-            log.error("a conversation failed", exc_info=group)
+            over, others = group.split(_Over)
+            if others is None and over is not None:
+                return _first(over)
+            log.error("a conversation failed", exc_info=others)
         return _Over(_FAILED, "the engine failed on this connection")
+
+
+def _first(group: ExceptionGroup[_Over]) -> _Over:
+    (first, *_) = group.exceptions
+    assert isinstance(first, _Over), "our groups are one deep"
+    return first
 
 
 async def _read(socket: WebSocket, conversation: Conversation) -> None:

@@ -50,6 +50,8 @@ class Script:
     """Seconds of the reply; 0 for as long as the user spoke."""
     pause: float = 0.0
     """Seconds before each step."""
+    chatter: float = 1.0
+    """Pieces of text in each step."""
     fail: float = _NEVER
     """At which second of the reply it fails."""
     hang: float = _NEVER
@@ -63,7 +65,7 @@ class Script:
 def options(parser: "argparse._ActionsContainer") -> None:
     """Adds those of the script."""
     for field in fields(Script):
-        parser.add_argument(f"--{field.name}", type=float, default=field.default, metavar="SECONDS")
+        parser.add_argument(f"--{field.name}", type=float, default=field.default, metavar="NUMBER")
 
 
 def told(asked: argparse.Namespace) -> list[str]:
@@ -93,7 +95,8 @@ class Scripted:
             _wait(script.pause, stopped)
             if stopped():
                 return
-            yield Words(next(words))
+            for piece in itertools.islice(words, round(script.chatter)):
+                yield Words(piece)
             if asked.speech:
                 yield Codes((pitch,) * _CODES)
         if asked.tools and not asked.said.results:

@@ -45,7 +45,7 @@ async def test_the_estimate_follows_what_turns_take() -> None:
         waiting = tasks.create_task(_wait(line, told))
         await asyncio.sleep(0)
         waiting.cancel()
-    assert told == [0.0]
+    assert told == [0.1]
 
 
 @pytest.mark.parametrize("seed", range(50))

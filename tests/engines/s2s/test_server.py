@@ -129,6 +129,26 @@ async def test_leaving_frees_the_model(client: Client, server: Server) -> None:
     assert time.monotonic() - began < 2.0
 
 
+async def test_an_interruption_and_leaving_at_once_do_not_cost_a_worker(client: Client, server: Server) -> None:
+    """It is asked to stop twice; one that is killed has to load its model again."""
+    worker = server.worker("worker").pid
+    for _ in range(5):
+        async with talking(server) as leaver:
+            await leaver.script(say=60, pause=0.1)
+            await leaver.say(tone(0.2))
+            await leaver.pause()
+            await leaver.until(lambda leaver=leaver: leaver.text)
+            await leaver.start()
+    assert (await client.ask()).status == "completed"
+    assert server.worker("worker").pid == worker
+
+
+async def test_a_voice_that_the_engine_does_not_have_is_refused(client: Client) -> None:
+    await client.wish(voice="Nobody")
+    assert (await client.error()).message == "there is no such voice; there are 中文女, 中文男"
+    assert (await client.ask()).status == "completed"
+
+
 async def test_two_at_once_never_hear_each_other(client: Client, server: Server) -> None:
     async with talking(server) as other:
         await asyncio.gather(*(one.script(say=2.0) for one in (client, other)))
