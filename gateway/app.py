@@ -31,9 +31,10 @@ from gateway.replicas import Replicas
 from gateway.settings import Settings, SettingsError
 from gateway.socket import SocketEndpoint
 from gateway.state import State
-from gateway.surfaces import desktop, downloads, funaudio, service, voices
+from gateway.surfaces import desktop, downloads, funaudio, funaudio_chat, service, voices
 from gateway.tasks import KeyedLocks, SharedWork, forever, task_group
 from gateway.voices import Voices
+from gateway.wire import fun_audio_chat
 
 log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 600.0
@@ -53,7 +54,10 @@ class Door:
             ("POST", "/api/synthesize"): Endpoint(funaudio.synthesize, funaudio.shape),
         }
         self._download = Endpoint(downloads.download, desktop.shape)
-        self.sockets: dict[str, SocketEndpoint] = {}
+        self.sockets: dict[str, SocketEndpoint] = {
+            fun_audio_chat.PATH: SocketEndpoint(funaudio_chat.chat),
+            fun_audio_chat.BROWSER_PATH: SocketEndpoint(funaudio_chat.chat),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
