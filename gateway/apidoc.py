@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.surfaces import desktop, funaudio, voices
+from gateway.surfaces import desktop, funaudio, voicechat, voices
 
 Document = dict[str, Any]
 _PCM = {"type": "string", "format": "binary"}
@@ -22,6 +22,7 @@ _API_ERROR = {
     "required": ["error", "success"],
     "properties": {"error": _TEXTS, "success": {"type": "boolean", "const": False}},
 }
+_DETAIL = {"type": "object", "required": ["detail"], "properties": {"detail": {}}}
 _MEANINGS = {
     400: "the request is wrong",
     404: "no such voice, or it is another device's",
@@ -52,9 +53,9 @@ def _merged(document: Document) -> Document:
         document["paths"].setdefault(path, {}).update(operations)
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            _json_errors(path, operation["responses"])
+            (_detail_errors if voicechat.owns(path) else _json_errors)(path, operation["responses"])
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas["Error"], schemas["ApiError"] = _ERROR, _API_ERROR
+    schemas["Error"], schemas["ApiError"], schemas["Detail"] = _ERROR, _API_ERROR, _DETAIL
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return document
@@ -69,6 +70,15 @@ def _json_errors(path: str, responses: Document) -> None:
             responses["404"] = _error(404)
     if path == "/ready":
         responses["503"] = _error(503)
+
+
+def _detail_errors(path: str, responses: Document) -> None:
+    """The voice chat backend's, whose clients know FastAPI's own."""
+    detail = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Detail"}}}}
+    if "422" in responses:
+        responses["422"] = {"description": "a name is missing, empty or too long", **detail}
+    if "{chat_id}" in path:
+        responses["404"] = {"description": "nobody has begun this chat", **detail}
 
 
 def _paths() -> Document:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from gateway import __version__, adapters, apidoc, cleanup
 from gateway.adapters.http import client
 from gateway.admission import Gate
+from gateway.chats import Chats
 from gateway.database import open_database
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, TooLarge
 from gateway.exchange import JSON, Endpoint, Receive, Scope, Send, Shape
@@ -28,10 +29,11 @@ from gateway.metrics import Metrics
 from gateway.normalise import Decoder
 from gateway.repeats import Repeats
 from gateway.replicas import Replicas
+from gateway.rooms import Rooms
 from gateway.settings import Settings, SettingsError
 from gateway.socket import SocketEndpoint
 from gateway.state import State
-from gateway.surfaces import desktop, downloads, funaudio, funaudio_chat, service, voices
+from gateway.surfaces import desktop, downloads, funaudio, funaudio_chat, service, voicechat, voicechat_sockets, voices
 from gateway.tasks import KeyedLocks, SharedWork, forever, task_group
 from gateway.voices import Voices
 from gateway.wire import fun_audio_chat
@@ -39,7 +41,7 @@ from gateway.wire import fun_audio_chat
 log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 600.0
 _JSON_BYTES = 64 * 1024
-_ROUTERS = (service.router, voices.router)
+_ROUTERS = (service.router, voices.router, voicechat.router)
 
 
 class Door:
@@ -55,6 +57,8 @@ class Door:
         }
         self._download = Endpoint(downloads.download, desktop.shape)
         self.sockets: dict[str, SocketEndpoint] = {
+            "/ws": SocketEndpoint(voicechat_sockets.listen),
+            "/chatting": SocketEndpoint(voicechat_sockets.chatting),
             fun_audio_chat.PATH: SocketEndpoint(funaudio_chat.chat),
             fun_audio_chat.BROWSER_PATH: SocketEndpoint(funaudio_chat.chat),
         }
@@ -74,6 +78,8 @@ class Door:
 
     def shape(self, path: str) -> Shape:
         """The errors of a path's client family."""
+        if voicechat.owns(path):
+            return voicechat.shape
         return next((direct.shape for (_, known), direct in self.direct.items() if known == path), desktop.shape)
 
     def allowed(self, path: str) -> str:
@@ -197,6 +203,8 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
     scratch = _scratch(settings, stack)
     database = await stack.enter_async_context(open_database(settings))
     files = Files(settings)
+    chats = Chats(database)
+    await chats.count()
     http = await stack.enter_async_context(client(settings))
     speak = Replicas(
         "tts",
@@ -236,6 +244,8 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         repeats=Repeats(database),
         syntheses=SharedWork(),
         references=KeyedLocks(),
+        chats=chats,
+        rooms=Rooms(settings.converse_keep),
     )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from gateway.admission import Gate
+from gateway.chats import Chats
 from gateway.events import Audio, Conversed, Transcript
 from gateway.files import Downloads
 from gateway.health import Verbs
@@ -11,6 +12,7 @@ from gateway.metrics import Metrics
 from gateway.normalise import Decoder
 from gateway.repeats import Repeats
 from gateway.replicas import Replicas
+from gateway.rooms import Rooms
 from gateway.settings import Settings
 from gateway.tasks import KeyedLocks, SharedWork
 from gateway.verbs import Converse, Speak, Transcribe
@@ -33,3 +35,5 @@ class State(TypedDict):
     repeats: Repeats
     syntheses: SharedWork
     references: KeyedLocks
+    chats: Chats
+    rooms: Rooms

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from gateway import health
 from gateway.errors import EngineUnavailable
 from gateway.metrics import CONTENT_TYPE
+from gateway.surfaces import voicechat
 
 router = APIRouter(tags=["service"])
 
@@ -46,6 +47,10 @@ class Health(BaseModel):
     version: str
     ready: bool
     engines: dict[str, VerbHealth]
+    asr_available: bool
+    active_connections: int
+    total_chats: int
+    timestamp: str
 
 
 class Ready(BaseModel):
@@ -55,7 +60,7 @@ class Ready(BaseModel):
 @router.get("/health", response_model=Health, response_model_exclude_none=True)
 async def alive(request: Request) -> Any:
     """200 while the gateway serves, whatever its engines do; `ready` and `engines` say how they are."""
-    return health.report(request.state.verbs)
+    return health.report(request.state.verbs) | voicechat.health(request.scope["state"])
 
 
 @router.get("/ready", response_model=Ready)

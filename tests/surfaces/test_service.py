@@ -80,7 +80,7 @@ async def test_an_engine_that_is_not_ready_makes_the_gateway_so(
     await becomes(gateway, "asr", state)
     answer = await gateway.client.get("/ready")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-    assert answer.json()["message"] == "not ready: tts, asr"
+    assert answer.json()["message"].startswith("not ready: tts, asr"), "and what is made of them"
     assert (await health(gateway))["ready"] is False
 
 
@@ -133,9 +133,16 @@ async def test_both_public_ports_serve_the_same(tmp_path: Any) -> None:
                 await asyncio.sleep(0.01)
             for path in ("/health", "/openapi.json", "/v1/voices?device_id=d", "/nothing"):
                 one, other = [await client.get(f"http://127.0.0.1:{port}{path}") for port in ports]
-                assert (one.status_code, one.content) == (other.status_code, other.content)
+                assert one.status_code == other.status_code
+                assert without_time(one) == without_time(other), path
         server.should_exit = True
         await serving
+
+
+def without_time(answer: httpx.Response) -> dict[str, Any]:
+    body: dict[str, Any] = answer.json()
+    body.pop("timestamp", None)
+    return body
 
 
 async def test_the_api_can_be_read_and_tried_in_a_browser(gateway: Gateway) -> None:
