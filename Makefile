@@ -44,8 +44,8 @@ logs:            ## what they say; ARGS=-f to follow
 build:           ## its images
 	@deploy/stack.sh build $(ARGS)
 
-models: .venv/run ## fetch what the engines need into MODELS_DIR (models), ahead of time; ARGS=--check only looks
-	@$(BIN)/python -m engines.provision all --no-packages $(ARGS)
+models: .venv/run ## fetch what the engines need into MODELS_DIR (models), ahead of time; ENGINES=s2s, ARGS=--check only looks
+	@$(BIN)/python -m engines.provision $(or $(ENGINES),all) --no-packages $(ARGS)
 
 env: .venv/run   ## write deploy/env.example and deploy/engines.env.example from the settings
 	@$(BIN)/python -m gateway env >deploy/env.example
