@@ -121,6 +121,7 @@ async def _read(socket: WebSocket, conversation: Conversation) -> None:
         while (message := await socket.receive())["type"] != "websocket.disconnect":
             data = message.get("bytes")
             await conversation.take(message.get("text", "") if data is None else data)
+            await asyncio.sleep(0)  # the next one may be there already, and ten thousand after it
     except TooLong as exc:
         raise _Over(_TOO_BIG, str(exc)) from exc
     except Misbehaved as exc:
