@@ -19,12 +19,12 @@ def guarded() -> Iterator[None]:
 
     try:
         yield
-    except torch.OutOfMemoryError as exc:
-        # The failure holds the frames that it came through, and they hold tensors.
-        traceback.clear_frames(exc.__traceback__)
-        torch.cuda.empty_cache()
-        raise Failed("the engine is out of memory for this turn; a shorter one, or a shorter history, may do") from None
     except RuntimeError as exc:
+        if isinstance(exc, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(exc):
+            # The failure holds the frames that it came through, and they hold tensors.
+            traceback.clear_frames(exc.__traceback__)
+            torch.cuda.empty_cache()
+            raise Failed("the engine is out of memory for this turn; a shorter one may do") from None
         if str(exc).startswith("CUDA error"):
             log.critical("the GPU cannot go on, and this process ends: %s", str(exc).splitlines()[0])
             os._exit(1)

@@ -78,7 +78,9 @@ def plain(text: str) -> str:
 
 def _system(asked: Asked, told: Sentences, calling: bool) -> str:
     mode = told.speak if asked.speech and not calling else told.write
-    persona = plain(asked.persona.strip()) or told.persona.removeprefix(told.speak).strip()
+    # Tools are called as upstream tried it: by nobody in particular, unless there is a wish.
+    own = "" if calling else told.persona.removeprefix(told.speak).strip()
+    persona = plain(asked.persona.strip()) or own
     language = asked.language.split("-")[0].lower()
     wish = f"Always reply in {_LANGUAGES.get(language, plain(asked.language))}." if language else ""
     whole = " ".join(filter(None, (mode, persona, wish)))

@@ -369,6 +369,42 @@ def test_what_only_a_switch_needs_is_fetched_when_it_is_on(
     provide("tts", off, told)  # more than needed is no fault
 
 
+CHAT = {
+    "config.json": b"{}",
+    "model-00001-of-00002.safetensors": content(4000, 6),
+    "model-00002-of-00002.safetensors": content(4000, 7),
+    "preprocessor_config.json": b"{}",
+    "tokenizer_config.json": b"{}",
+    "speech_tokenizer/tokenizer.json": b"{}",
+    "README.md": b"a long story",
+    "picture.png": b"a picture",
+}
+
+
+def test_conversation_gets_two_sources_its_model_and_its_vocoder(
+    settings: Make, volume: Path, hub: FakeHub, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.provision.source.provide", lambda source, *_: volume / source.name)
+    monkeypatch.setattr("engines.provision.requirements.importable", lambda *_: True)
+    hub.models["FunAudioLLM/Fun-Audio-Chat-8B"] = CHAT
+    hub.models["FunAudioLLM/Fun-CosyVoice3-0.5B-2512"] = VOICE
+    provided = provide("s2s", settings(), told)
+    assert provided.python_path == (volume / "CosyVoice", volume / "Fun-Audio-Chat")
+    kept = record.read(volume / "FunAudioLLM/Fun-Audio-Chat-8B")
+    assert kept is not None
+    assert set(kept.files) == set(CHAT) - {"README.md", "picture.png"}
+    assert told.of("model Fun-Audio-Chat-8B") and told.of("model Fun-CosyVoice3-0.5B-2512")
+    hub.seen.clear()
+    provide("s2s", settings(), told)
+    provide("tts", settings(tts_model_mode="clone"), told)  # which has the vocoder's model in common
+    assert not hub.seen
+
+    hub.models["FunAudioLLM/Fun-Audio-Chat-8B"] = {name: body for name, body in CHAT.items() if "speech_" not in name}
+    shutil.rmtree(volume / "FunAudioLLM" / "Fun-Audio-Chat-8B")
+    with pytest.raises(ProvisionError, match=r"lacks speech_tokenizer/\*token\*"):
+        provide("s2s", settings(), told)
+
+
 def test_a_switch_that_a_hub_has_no_file_for(
     settings: Make, hub: FakeHub, told: Told, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

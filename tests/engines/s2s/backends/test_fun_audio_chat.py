@@ -175,6 +175,7 @@ def test_there_is_one_at_a_time(loaded: Any, sound: Samples) -> None:
     [
         (ValueError("shapes"), ValueError, "shapes"),
         (torch.OutOfMemoryError("CUDA out of memory"), Failed, "out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), Failed, "out of memory"),
         (RuntimeError("odd"), RuntimeError, "odd"),
     ],
 )

@@ -35,9 +35,12 @@ def test_who_it_is_and_whether_it_speaks(asked: Asked, system: str) -> None:
 
 
 def test_tools_come_one_on_a_line_and_in_writing() -> None:
-    system = told(Asked(heard(1), tools=(TOOL, TOOL)), calling=True).messages[0]["content"]
+    asked = Asked(heard(1), tools=(TOOL, TOOL), persona="You are a pirate.")
+    system = told(asked, calling=True).messages[0]["content"]
     line = '{"type": "function", "function": {"name": "weather", "description": "天气"}}'
-    assert system == f"WRITE. You are Yun.\nTools:\n{line}\n{line}\nBy {{json}}."
+    assert system == f"WRITE. You are a pirate.\nTools:\n{line}\n{line}\nBy {{json}}."
+    nobody = told(Asked(heard(1), tools=(TOOL,)), calling=True).messages[0]["content"]
+    assert nobody == f"WRITE.\nTools:\n{line}\nBy {{json}}."
 
 
 def test_turns_are_heard_again_and_replies_are_read() -> None:
