@@ -61,7 +61,9 @@ class Preparation:
                 work.cancel()
 
     @asynccontextmanager
-    async def worker(self, module: str, options: Sequence[str], device: str) -> AsyncIterator[Worker]:
+    async def worker(
+        self, module: str, options: Sequence[str], device: str, patience: float = _PATIENCE
+    ) -> AsyncIterator[Worker]:
         """A worker, as soon as what it needs is there. Raises process.WorkerGone."""
         assert self._provided is not None, "at_work comes first"
         provided = await asyncio.shield(self._provided)
@@ -72,7 +74,7 @@ class Preparation:
         if device == "cpu":  # more threads than cores slow each other down tenfold
             threads["OMP_NUM_THREADS"] = str(self._threads)
         environment = {"PYTHONPATH": path, **threads}
-        async with started(module, options, device, environment, patience=_PATIENCE) as worker:
+        async with started(module, options, device, environment, patience) as worker:
             yield worker
 
     # Private

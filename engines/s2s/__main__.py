@@ -15,8 +15,8 @@ from engines.workers.pool import Pool
 from engines.workers.process import started
 
 _THINKER, _VOCODER = "engines.s2s.worker", "engines.s2s.vocoder_worker"
-_PATIENCE = 10.0
-"""Seconds that a worker may take to stop: others wait for it, and a step takes a fraction of one."""
+_PATIENCE = 20.0
+"""Seconds that a worker may take to stop: others wait for it, and its longest step, hearing minutes, takes less."""
 
 
 def main() -> None:
@@ -60,7 +60,11 @@ def _real(asked: argparse.Namespace) -> Engine:
     preparation = Preparation(lambda tell: provide("s2s", chosen, tell).python_path, threads)
     thinkers, vocoders = (
         Pool(
-            name, partial(preparation.worker, module, ["--backend", asked.backend]), on, asked.waiting, preparation.why
+            name,
+            partial(preparation.worker, module, ["--backend", asked.backend], patience=_PATIENCE),
+            on,
+            asked.waiting,
+            preparation.why,
         )
         for name, module, on in (("conversation", _THINKER, places), ("vocoder", _VOCODER, vocoding))
     )
