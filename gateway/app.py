@@ -33,7 +33,17 @@ from gateway.rooms import Rooms
 from gateway.settings import Settings, SettingsError
 from gateway.socket import SocketEndpoint
 from gateway.state import State
-from gateway.surfaces import desktop, downloads, funaudio, funaudio_chat, service, voicechat, voicechat_sockets, voices
+from gateway.surfaces import (
+    desktop,
+    downloads,
+    funaudio,
+    funaudio_chat,
+    service,
+    voicechat,
+    voicechat_chat,
+    voicechat_listen,
+    voices,
+)
 from gateway.tasks import KeyedLocks, SharedWork, forever, task_group
 from gateway.voices import Voices
 from gateway.wire import fun_audio_chat
@@ -57,8 +67,8 @@ class Door:
         }
         self._download = Endpoint(downloads.download, desktop.shape)
         self.sockets: dict[str, SocketEndpoint] = {
-            "/ws": SocketEndpoint(voicechat_sockets.listen),
-            "/chatting": SocketEndpoint(voicechat_sockets.chatting),
+            "/ws": SocketEndpoint(voicechat_listen.listen),
+            "/chatting": SocketEndpoint(voicechat_chat.chatting),
             fun_audio_chat.PATH: SocketEndpoint(funaudio_chat.chat),
             fun_audio_chat.BROWSER_PATH: SocketEndpoint(funaudio_chat.chat),
         }

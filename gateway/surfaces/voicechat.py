@@ -15,11 +15,13 @@ from pydantic import BaseModel, Field
 
 from gateway import __version__
 from gateway.chats import LONGEST_NAME
-from gateway.errors import GatewayError, NotFound
+from gateway.errors import BadRequest, GatewayError, NotFound
 from gateway.state import State
 from gateway.verbs import State as EngineState
 from gateway.wire import voice_chat as wire
 
+MOST_MISTAKES = 100
+"""Unreadable messages in a row on a WebSocket; then the client is not one of ours."""
 _PATHS = ("/", "/chat/list", "/asr/info")
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -174,3 +176,10 @@ def health(state: State) -> dict[str, Any]:
         "total_chats": state["chats"].total,
         "timestamp": wire.moment(datetime.now().astimezone()),
     }
+
+
+def one_more(mistakes: int) -> int:
+    """Counts an unreadable message. Raises BadRequest where there are too many in a row."""
+    if mistakes >= MOST_MISTAKES:
+        raise BadRequest("too many unreadable messages", code="unreadable")
+    return mistakes + 1

@@ -1,10 +1,14 @@
-"""Engines of a test's own for conversations and live recognition, put in the place of a running gateway's."""
+"""Engines of a test's own for conversations and live recognition, put in the place of a running gateway's; and a line
+to it."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from gateway.errors import BadRequest, GatewayError
 from gateway.events import Conversed, Phase, ReplyText, Resumable, Transcript, Turn
@@ -154,3 +158,22 @@ async def _serving(name: str, engine: Any, slots: int, queue: int) -> Replicas[A
     replicas: Replicas[Any, Any] = Replicas(name, "fake", [engine], slots=slots, queue=queue, patience=1.0)
     await replicas.refresh()
     return replicas
+
+
+@asynccontextmanager
+async def dial(gateway: Gateway, path: str, **options: Any) -> AsyncIterator[ClientConnection]:
+    async with (
+        asyncio.timeout(10),
+        connect(f"ws://127.0.0.1:{gateway.port}{path}", proxy=None, compression=None, **options) as socket,
+    ):
+        yield socket
+
+
+async def rest(socket: ClientConnection) -> list[str]:
+    """Everything that comes until the gateway closes."""
+    found = []
+    try:
+        while True:
+            found.append(str(await socket.recv()))
+    except ConnectionClosed:
+        return found
