@@ -12,6 +12,7 @@ from threading import Event, Thread
 from typing import Any
 
 from engines.s2s.backends.fun_audio_chat_files import Unusable, require
+from engines.s2s.backends.fun_audio_chat_hearing import Hearing
 from engines.s2s.backends.fun_audio_chat_prompt import Prompt
 from engines.s2s.backends.fun_audio_chat_streamer import Step, Streamer, Text
 
@@ -55,6 +56,7 @@ class Model:
         if getattr(config.text_config, "model_type", "") == "qwen3_moe":
             config.text_config.output_router_logits = False
         self._processor = AutoProcessor.from_pretrained(folder)
+        self._processor.feature_extractor = Hearing(self._processor.feature_extractor)
         network = AutoModelForSeq2SeqLM.from_pretrained(folder, config=config, torch_dtype=self._precision)
         self._network = network.to(device).eval()
         tokens = self._processor.tokenizer

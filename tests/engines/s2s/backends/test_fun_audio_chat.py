@@ -117,6 +117,30 @@ def test_the_network_hears_every_turn_and_reads_the_replies(loaded: Any, sound: 
     assert asked[0]["max_new_tokens"] == MOST_SPOKEN < MOST_WRITTEN
 
 
+def test_what_was_heard_before_is_heard_the_same_again_and_sooner(
+    loaded: Any, sound: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thinker = loaded("both")
+    asked: list[dict[str, Any]] = []
+    generate = thinker._model._network.generate
+    monkeypatch.setattr(thinker._model._network, "generate", lambda **given: asked.append(given) or generate(**given))
+    hearing = thinker._model._processor.feature_extractor
+    heard: list[int] = []
+    extract = hearing._extract
+    monkeypatch.setattr(hearing, "_extract", lambda clips, **how: heard.append(len(clips)) or extract(clips, **how))
+    new = [sound * scale for scale in (0.5, 0.7, 0.9)]
+    for turn in range(3):
+        history = tuple(Past(Said(one), "ok") for one in new[:turn])
+        list(thinker.think(Asked(Said(new[turn]), history), never))
+    assert heard == [1, 1, 1], "one new clip in each turn"
+    assert asked[2]["input_features"].shape[0] == 3
+    how = {"sampling_rate": RATE, "padding": "max_length", "return_attention_mask": True, "return_tensors": "pt"}
+    assert torch.equal(asked[2]["input_features"], extract(new, **how)["input_features"])
+    for number in range(40):
+        list(thinker.think(Asked(Said(sound * number / 40), speech=False), never))
+    assert len(hearing._known) == 16
+
+
 @pytest.mark.parametrize("seconds", [1 / RATE, 0.02, 0.3, 31.0])
 def test_any_length_is_heard(seconds: float, loaded: Any) -> None:
     noise = np.random.default_rng(1).standard_normal(max(1, int(seconds * RATE))).astype(np.float32)
