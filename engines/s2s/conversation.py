@@ -7,6 +7,7 @@ is said in one line, and the conversation goes on.
 """
 
 import asyncio
+import json
 import logging
 from dataclasses import dataclass, replace
 
@@ -125,7 +126,11 @@ class Conversation:
 
     def _wish(self, message: wire.Metadata) -> None:
         try:
+            json.dumps(message.fields, ensure_ascii=False).encode()  # JSON can name halves of characters
             wish = turns.wish_of(message.fields)
+        except (UnicodeEncodeError, RecursionError):
+            self._refuse("the metadata holds half a character, or is nested too deeply", "bad_request")
+            return
         except ValueError as exc:
             self._refuse(str(exc), "bad_request")
             return

@@ -14,7 +14,9 @@ class Recording:
     def __init__(self, seconds: float) -> None:
         """seconds: what is longer loses its beginning."""
         self._most = int(seconds * BYTES)
-        self._pages, self._unpacker = opus.Pages(), opus.Unpacker()
+        self._pages = opus.Pages()
+        self._unpacker: opus.Unpacker | None = None
+        """From the first page on: an idle connection costs little."""
         self.start()
 
     def __repr__(self) -> str:
@@ -25,18 +27,20 @@ class Recording:
         self.on = True
         self._pieces: deque[bytes] = deque()
         self._size = 0
-        self._resampler = soxr.ResampleStream(opus.RATE, RATE, 1, dtype="int16")
+        self._resampler: soxr.ResampleStream | None = None
 
     def add(self, data: bytes) -> None:
         """A part of the stream, cut anywhere; it is followed while paused too. Raises opus.NotOpus; what comes after
         that begins with a new page."""
         for page in self._pages.feed(data):
             if self.on or opus.is_header(page):
+                self._unpacker = self._unpacker or opus.Unpacker()
                 self._keep(self._unpacker.feed(page))
 
     def finish(self) -> bytes:
         """All of it, mono s16le at RATE. Nothing more is recorded until the next start."""
-        self._keep(b"", last=True)
+        if self._resampler is not None:
+            self._keep(b"", last=True)
         pcm = b"".join(self._pieces)
         self.start()
         self.on = False
@@ -45,6 +49,8 @@ class Recording:
     # Private
 
     def _keep(self, pcm: bytes, *, last: bool = False) -> None:
+        if self._resampler is None:
+            self._resampler = soxr.ResampleStream(opus.RATE, RATE, 1, dtype="int16")
         samples = np.frombuffer(pcm, "<i2")
         piece = np.asarray(self._resampler.resample_chunk(samples, last=last), "<i2").tobytes()
         self._pieces.append(piece)

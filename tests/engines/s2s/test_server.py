@@ -222,7 +222,18 @@ async def test_a_written_turn_is_answered(client: Client) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [b"", b"\x09", b"\x03", b"\x03\x09", b"\x04{", b"\x04[]", b"\x02\xff", b'\x04{"voice": 3}', b'\x04{"voice": "x"}']
+    [
+        b"",
+        b"\x09",
+        b"\x03",
+        b"\x03\x09",
+        b"\x04{",
+        b"\x04[]",
+        b"\x02\xff",
+        b'\x04{"voice": 3}',
+        b'\x04{"voice": "x"}',
+        b'\x04{"system_prompt": "\\ud800"}',
+    ]
     + [b"\x01" + bytes(40), b"\x01\xfc\xff\xfe" * 20, b"\x01OggS" + bytes(90), "a text frame"],
     ids=repr,
 )
