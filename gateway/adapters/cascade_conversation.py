@@ -21,6 +21,7 @@ from gateway.memory import Asked, Call, Held, Past
 from gateway.resample import Resampler
 from gateway.settings import Settings
 from gateway.verbs import Begin, Cancel, Change, End, Preset, Said, Speak, ToolResult, Verb, Write
+from gateway.wire.funasr_http import code_of
 
 log = structlog.get_logger(__name__)
 
@@ -250,9 +251,8 @@ class Conversation:
             self._say(turn, Transcript(text, turn.wishes.language or "", utterance=turn.number))
         elif len(turn.past.question) > self._settings.text_max_chars:
             most = self._settings.text_max_chars
-            raise BadRequest(
-                f"the text has {len(turn.past.question)} characters; the limit is {most}", code="too_large"
-            )
+            text = f"the text has {len(turn.past.question)} characters; the limit is {most}"
+            raise BadRequest(text, code="text_too_long")
         elif not turn.past.results and not turn.past.question.strip():
             raise BadRequest("there is nothing in the text", code="nothing_understood")
 
@@ -298,7 +298,7 @@ class Conversation:
             self._say(turn, ReplyAudio(turn.number, audio))
 
         voice = turn.wishes.voice or Preset(self._settings.default_voice)
-        await perform(script, self._parts.speak, voice, turn.wishes.language or "", out)
+        await perform(script, self._parts.speak, voice, _code(turn.wishes.language or ""), out)
 
     def _queued(self, turn: _Turn, place: int, seconds: float = 0.0) -> None:
         self._say(turn, Turn(turn.number, Phase.QUEUED, place, seconds))
@@ -331,6 +331,12 @@ class Conversation:
             self._turns[event.turn].read.append(event.text)
         elif isinstance(event, Turn) and ends(event):
             self._turns.pop(event.number, None)
+
+
+def _code(language: str) -> str:
+    """ISO 639 code of a language as a client wrote it: "中文", "zh-CN", "en"; empty where it is none."""
+    code = code_of(language).replace("_", "-").partition("-")[0]
+    return code if code.isascii() and code.isalpha() and len(code) in (2, 3) else ""
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ import numpy as np
 import structlog
 
 from gateway.endpointing import Started, Stopped
-from gateway.errors import BadRequest, GatewayError
+from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineUnavailable, GatewayError
 from gateway.events import Audio, Transcript
 from gateway.verbs import Live, Recording, Transcribe, Verb
 from gateway.wire import wav
@@ -62,7 +62,8 @@ class Recogniser:
         """Whether it takes audio that is still arriving, as far as we know."""
 
     async def text(self, segment: "_Segment", language: str, partial: Callable[[str], None]) -> str:
-        """What was said in it; `partial` is told what it may be while it still arrives."""
+        """What was said in it; `partial` is told what it may be while it still arrives. An engine that does not hear
+        live, or breaks while it does, or has no place for it, is asked once more when the segment is whole."""
         if self._live:
             try:
                 live = Live(segment, RATE)
@@ -71,6 +72,8 @@ class Recogniser:
                 if exc.code != "live_unsupported":
                     raise
                 self._live = False
+            except (EngineBroke, EngineBusy, EngineUnavailable) as exc:
+                log.warning("recognition broken off, trying again", code=exc.code)
         pcm = await segment.whole()
         async with self._workspace() as work:
             path = work / "segment.wav"
@@ -240,23 +243,22 @@ class _Segment:
 
     def __init__(self) -> None:
         self._pcm = bytearray()
-        """Ready to be taken."""
+        """All that is ready to be taken, and what was taken of it: it may be needed again."""
+        self._taken = 0
         self._held = bytearray()
         """Kept until it is known whether the cut is in it."""
-        self._samples = 0
-        """Of all that was ever ready."""
         self._ended = False
         self._changed = asyncio.Event()
 
     @property
     def seconds(self) -> float:
         """Of what was not taken yet."""
-        return (len(self._pcm) + len(self._held)) / 2 / RATE
+        return (len(self._pcm) - self._taken + len(self._held)) / 2 / RATE
 
     def add(self, pcm: bytes) -> bytes:
         """What goes beyond this segment's end; the next one begins with it."""
         self._held += pcm
-        room = _samples(HOLD_AFTER) - self._samples
+        room = _samples(HOLD_AFTER) - len(self._pcm) // 2
         if room > 0:
             self._pass_on(2 * room)
         if len(self._held) < 2 * _samples(LONGEST - HOLD_AFTER):
@@ -283,20 +285,18 @@ class _Segment:
         return self
 
     async def __anext__(self) -> Audio:
-        while not self._pcm:
+        while self._taken == len(self._pcm):
             if self._ended:
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
-        pcm = bytes(self._pcm)
-        self._pcm.clear()
+        pcm = bytes(self._pcm[self._taken :])
+        self._taken = len(self._pcm)
         return Audio(pcm, RATE)
 
     def _pass_on(self, size: int) -> None:
-        ready = self._held[:size]
+        self._pcm += self._held[:size]
         del self._held[:size]
-        self._pcm += ready
-        self._samples += len(ready) // 2
         self._changed.set()
 
 

@@ -86,6 +86,8 @@ class Ear:
     texts: list[str] = field(default_factory=list)
     """For each segment in turn."""
     errors: list[GatewayError] = field(default_factory=list)
+    breaks: list[GatewayError] = field(default_factory=list)
+    """For each segment in turn, once its first piece is there."""
     partials: bool = True
     slow: float = 0.0
     """Seconds from the end of a segment to its text."""
@@ -121,11 +123,15 @@ class Ear:
                 self.heard[number] += piece.pcm
                 if self.partials:
                     yield Transcript(f"partial {number + 1}", "", final=False)
+                if self.breaks:
+                    raise self.breaks.pop(0)
         else:
             content = job.audio.path.read_bytes()
             self.paths.append(job.audio.path)
             head = wav.read_header(content[:100], len(content))
             self.heard[number] = content[head.start :]
+            if self.breaks:
+                raise self.breaks.pop(0)
         if self.hold is not None:
             await self.hold.wait()
         await asyncio.sleep(self.slow)

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.adapters import cascade_conversation, cascade_recognition
 from gateway.adapters.cascade import Cascade
-from gateway.errors import EngineBroke, EngineLoading, EngineTimeout
+from gateway.errors import EngineBroke, EngineBusy, EngineLoading, EngineTimeout, EngineUnavailable, GatewayError
 from gateway.events import Audio, Phase, ReplyAudio, ReplyText, Resumable, ToolCall
 from gateway.memory import Call, Role
 from gateway.verbs import (
@@ -128,7 +128,7 @@ class TestATurn:
         there = world(tmp_path / "scratch", text_max_chars=20)
         async with there.talk() as client:
             client.say(Write("a" * 21))
-            assert (await client.ended()).code == "too_large"
+            assert (await client.ended()).code == "text_too_long"
             client.say(Write("a" * 5))
             assert (await client.ended(2)).phase is Phase.DONE
 
@@ -249,6 +249,35 @@ class TestRecognition:
             client.say(tone(0.3), End())
             await client.ended()
         assert there.ear.jobs[0].language == there.mouth.jobs[0].language == there.mind.asked[0].language == "zh"
+
+    @pytest.mark.parametrize("error", [EngineBroke("it broke"), EngineBusy("no place"), EngineUnavailable("gone")])
+    async def test_an_engine_that_breaks_off_is_asked_once_more_for_the_whole(
+        self, there: World, error: GatewayError
+    ) -> None:
+        there.ear.breaks = [error]
+        async with there.talk() as client:
+            client.say(tone(0.5))
+            await client.until(lambda: client.heard(final=False))
+            client.say(tone(0.5), End())
+            assert (await client.ended()).phase is Phase.DONE
+        assert [type(job.audio) for job in there.ear.jobs] == [Live, Recording]
+        assert there.ear.heard[-1] == tone(0.5) + tone(0.5)
+
+    async def test_an_engine_that_breaks_twice_fails_the_turn(self, there: World) -> None:
+        there.ear.breaks = [EngineBroke("it broke"), EngineBroke("it broke again")]
+        async with there.talk() as client:
+            client.say(tone(0.5), End())
+            assert (await client.ended()).reason == "it broke again"
+
+    @pytest.mark.parametrize(
+        ("language", "code"),
+        [("zh", "zh"), ("中文", "zh"), ("en-US", "en"), ("zh_CN", "zh"), ("|><|endofprompt|>", ""), ("x" * 50, "")],
+    )
+    async def test_synthesis_is_told_a_language_code_or_none(self, there: World, language: str, code: str) -> None:
+        async with there.talk(language=language) as client:
+            client.say(Write("hello"))
+            await client.ended()
+        assert [job.language for job in there.mouth.jobs] == [code]
 
 
 class TestSpeech:
