@@ -8,7 +8,6 @@ The decoder keeps to what it finds while it goes along: its own further passes, 
 all other streams for a time that grows with its length, and take back words that were said already.
 """
 
-import warnings
 from collections import deque
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -16,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from engines.asr.backends.embedded_decoders import FIRST, Decoders
 from engines.asr.live.backend import Asked, LiveBackend
 from engines.asr.live.events import Began, Delta, Ended, Event
 from engines.asr.live.tape import Samples, Tape, at, milliseconds
 from engines.asr.live.utterances import Utterances
 
-MOST_DECODERS = 4
-"""In one process, the spare one aside. A decoder takes 0.08 s for a second of speech."""
 END_SILENCE = 600
 """Milliseconds of silence that end an utterance; in a recording, too, what is less apart is decoded as one."""
 _PAD = 200
@@ -36,9 +34,6 @@ _CATCH_UP = at(2000)
 """Samples that one call decodes at the most: the others wait meanwhile."""
 _REACH = at(2000)
 """How far back an utterance may begin when it is noticed: a third of a second, and what is kept before it."""
-_MEAN = "50.5005,-0.125138,12.8322,24.9924,10.2048,2.30502,7.18819,-11.35,-9.716,-10.753,12.9414,0.659384,4.56093"
-"""Cepstral mean after twenty clear sentences. Every utterance begins with it, so that none depends on another: with
-the decoder's own, 17 % of words were wrong instead of 5, with that of the utterance before, 5."""
 
 
 class EmbeddedLive:
@@ -61,40 +56,6 @@ class EmbeddedLive:
     def close(self, number: int) -> None:
         if stream := self._streams.pop(number, None):
             stream.close()
-
-
-class Decoders:
-    """Made when they are needed, and kept."""
-
-    def __init__(self) -> None:
-        self._idle: list[Any] = []
-        self.lent = 0
-
-    def __repr__(self) -> str:
-        return f"<decoders: {self.lent} lent, {len(self._idle)} idle>"
-
-    def load(self) -> None:
-        """The first one, so that what is wrong with the model shows at once."""
-        self._idle.append(_new())
-
-    def take(self, *, spare: bool = False) -> Any:
-        """A decoder at the beginning of an utterance; None where all are lent, unless it may be a spare one."""
-        if self.lent >= MOST_DECODERS and not spare:
-            return None
-        decoder = self._idle.pop() if self._idle else _new()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            decoder.start_stream()  # forgets the noise of what was decoded before
-        decoder.set_cmn(_MEAN)
-        decoder.start_utt()
-        self.lent += 1
-        return decoder
-
-    def give_back(self, decoder: Any) -> None:
-        """One whose utterance has ended."""
-        self.lent -= 1
-        if self.lent + len(self._idle) < MOST_DECODERS:
-            self._idle.append(decoder)
 
 
 class _Stream:
@@ -173,15 +134,15 @@ class _Writer:
 
     def write(self, tape: Tape, until: int) -> Iterator[Delta]:
         """Decodes what there is, in whole chunks, as far as one call may and a decoder can be had."""
-        if self._decoder is None:
-            self._decoder = self._decoders.take()
+        if self._decoder is None and until - self._begun >= FIRST:
+            self._decoder = self._decoders.take(self._first(tape, until))
         if self._decoder is not None:
             yield from self._decode(tape, min(until, self.place + _CATCH_UP))
 
     def finish(self, tape: Tape, end: int) -> Iterator[Delta]:
         """The utterance ends; so does its need for a decoder."""
         if self._last_words:
-            self._decoder = self._decoder or self._decoders.take(spare=True)
+            self._decoder = self._decoder or self._decoders.take(self._first(tape, end), spare=True)
             yield from self._decode(tape, end)
             if rest := _pcm(tape.cut(self.place, end)):
                 self._decoder.process_raw(rest)
@@ -200,6 +161,9 @@ class _Writer:
             self._decoder = None
 
     # Private
+
+    def _first(self, tape: Tape, until: int) -> bytes:
+        return _pcm(tape.cut(self._begun, min(until, self._begun + FIRST)))
 
     def _decode(self, tape: Tape, until: int) -> Iterator[Delta]:
         while until - self.place >= _CHUNK:
@@ -227,12 +191,6 @@ class _Writer:
     def _words(self) -> list[str]:
         found = self._decoder.hyp()
         return [word.partition("(")[0] for word in found.hypstr.split()] if found else []
-
-
-def _new() -> Any:
-    import pocketsphinx
-
-    return pocketsphinx.Decoder(loglevel="FATAL", fwdflat=False, bestpath=False)
 
 
 def _pcm(samples: Samples) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.asr.backends import embedded_live
+from engines.asr.backends import embedded_decoders
 from engines.asr.backends.embedded_live import EmbeddedLive
 from engines.asr.live.backend import Asked
 from engines.asr.live.events import Began, Delta, Ended, Event
@@ -115,13 +115,15 @@ class TestDeltas:
     def test_words_come_while_they_are_said(self, live: EmbeddedLive) -> None:
         spoken = samples(say("six seven eight nine zero"))
         live.open(1, Asked())
-        counts = [
-            sum(isinstance(event, Delta) for event in live.feed(1, spoken[at : at + PACKET], False))
-            for at in range(0, len(spoken), PACKET)
-        ]
+        so_far = []
+        events: list[Event] = []
+        for at in range(0, len(spoken), PACKET):
+            events += live.feed(1, spoken[at : at + PACKET], False)
+            so_far.append(len("".join(texts(events)).split()))
         live.close(1)
-        assert sum(counts) >= 3
-        assert sum(counts[: len(counts) * 2 // 3]) >= 2
+        assert so_far[len(so_far) * 2 // 3] >= 2
+        assert so_far[-1] >= 4
+        assert len(set(so_far)) >= 4, "by and by"
 
     @pytest.mark.parametrize("step", [160, 333, 1920, 16_000])
     def test_the_pieces_change_nothing(self, live: EmbeddedLive, step: int) -> None:
@@ -134,6 +136,11 @@ class TestDeltas:
         heard(live, noise(2, -20))
         heard(live, person("hello_world_en.wav"))
         assert heard(live, pcm) == first
+
+    def test_however_short_the_utterance(self, live: EmbeddedLive) -> None:
+        for milliseconds in (300, 350, 400, 500):
+            found = heard(live, say("stop")[: 32 * milliseconds], last_words=True)
+            assert not found or isinstance(found[-1], Ended)
 
     def test_of_noise_no_word_is_left_behind_for_others(self, live: EmbeddedLive) -> None:
         heard(live, noise(4, -15) + silence(1), last_words=True)
@@ -163,7 +170,7 @@ class TestManyStreams:
         assert [texts(events) for events in found.values()] == [[text] for text in EXACT[:4]]
 
     def test_one_that_is_left_in_the_middle_frees_its_decoder(self, live: EmbeddedLive) -> None:
-        for number in range(2 * embedded_live.MOST_DECODERS):
+        for number in range(2 * embedded_decoders.MOST):
             live.open(number, Asked())
             live.feed(number, samples(say("hello world")), False)
             assert live._decoders.lent == 1
@@ -182,7 +189,7 @@ class TestManyStreams:
     def test_one_without_a_decoder_catches_up_as_soon_as_one_is_free(
         self, live: EmbeddedLive, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(embedded_live, "MOST_DECODERS", 1)
+        monkeypatch.setattr(embedded_decoders, "MOST", 1)
         spoken = samples(say("six seven eight nine zero"))
         for number in (1, 2):
             live.open(number, Asked())
@@ -197,7 +204,7 @@ class TestManyStreams:
     def test_one_that_needs_every_word_gets_a_spare_one_in_the_end(
         self, live: EmbeddedLive, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(embedded_live, "MOST_DECODERS", 1)
+        monkeypatch.setattr(embedded_decoders, "MOST", 1)
         live.open(1, Asked())
         live.feed(1, samples(say("hello world")), False)
         assert texts(heard(live, say("stop the music"), number=2, last_words=True)) == ["stop the music"]
