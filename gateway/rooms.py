@@ -61,17 +61,16 @@ class Outbox:
 
     async def deliver(self, socket: Socket, idle: float) -> None:
         """Until it is closed. Raises TooSlow where too much waits, or the client takes nothing for `idle` seconds."""
-        while True:
+        while not self._closed or self._waiting:
             await self._filled.wait()
             self._filled.clear()
+            self._hurry.clear()
             grew = False
-            while self._waiting:
+            for _ in range(len(self._waiting)):
                 text, grows = self._waiting.popitem(last=False)[1]
                 grew |= grows
                 await self._send(socket, text, idle)
-            if self._closed:
-                return
-            self._hurry.clear()
+                await asyncio.sleep(0)  # a connection that is lost must be able to say so
             if grew:
                 await self._rest()
 

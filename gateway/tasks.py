@@ -16,12 +16,13 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """A task group whose lone failure leaves it bare, so that errors can be matched by their type."""
+    """A task group whose lone failure leaves it bare, so that errors can be matched by their type. So does ClientGone,
+    which several of its tasks may find at once."""
     try:
         async with asyncio.TaskGroup() as tasks:
             yield tasks
     except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:
+        if len(group.exceptions) == 1 or all(isinstance(one, ClientGone) for one in group.exceptions):
             raise group.exceptions[0] from None
         raise
 

@@ -52,6 +52,12 @@ class TestTaskGroup:
                 tasks.create_task(fail(ValueError()))
         assert {type(exc) for exc in caught.value.exceptions} == {EngineBusy, ValueError}
 
+    async def test_a_client_whose_leaving_several_tasks_notice_has_left_once(self) -> None:
+        with pytest.raises(ClientGone):
+            async with task_group() as tasks:
+                tasks.create_task(fail(ClientGone()))
+                tasks.create_task(fail(ClientGone()))
+
     async def test_a_cancellation_from_outside_stays_a_cancellation(self) -> None:
         async def work() -> None:
             async with task_group() as tasks:
