@@ -19,6 +19,8 @@ LEAD = 1.0
 """Seconds of sound that a client may have before it is due."""
 MOST_SECONDS, MOST_BYTES = 10.0, 1024 * 1024
 """Of what waits. Beyond it only the rest of a piece."""
+_HEADER_BYTES = 64 * 1024
+"""Of the headers of a stream. Nobody has a reason to send more."""
 _SLICE = 0.04
 """Seconds of PCM that are packed at a time, in 0.2 ms: the loop is for others too."""
 
@@ -65,6 +67,7 @@ class Playout:
         "_busy",
         "_bytes",
         "_cuts",
+        "_headers",
         "_lane",
         "_packer",
         "_page",
@@ -94,6 +97,8 @@ class Playout:
         self._turn, self._sent, self._blocked = 0, 0.0, 0.0
         """The turn that sounds, the seconds sent of it, and those for which its client held it up."""
         self._cuts = 0
+        self._headers = b""
+        """Of a stream that begins; they go with its first page, in one message."""
         self._packer: opus.Packer | None = None
         self._resampler: Resampler | None = None
         self._unpacked = False
@@ -124,9 +129,8 @@ class Playout:
         if isinstance(piece, Opus):
             seconds = opus.seconds(piece.page)
             if not self._lane and not self._busy and self._due():
-                await self._sound(turn, piece.page, seconds)
-                return
-            if not seconds or await self._admitted():
+                await self._opus(turn, piece.page, seconds)
+            elif await self._admitted() or opus.is_header(piece.page):
                 self._add(_Sound(turn, piece, seconds))
             return
         if await self._admitted():
@@ -219,7 +223,7 @@ class Playout:
 
     async def _play(self, item: _Sound) -> None:
         if isinstance(item.piece, Opus):
-            await self._sound(item.turn, item.piece.page, item.seconds)
+            await self._opus(item.turn, item.piece.page, item.seconds)
             return
         cuts = self._cuts
         for message in self._packed(item.piece):
@@ -227,6 +231,13 @@ class Playout:
         await asyncio.sleep(0)  # writing does not wait while the client reads
         if cuts != self._cuts:
             await self.hush()
+
+    async def _opus(self, turn: int, page: bytes, seconds: float) -> None:
+        if not seconds and opus.is_header(page):
+            self._headers = page if page[5] & 2 else self._headers[:_HEADER_BYTES] + page  # 2: the first of its stream
+            return
+        headers, self._headers = self._headers, b""
+        await self._sound(turn, headers + page, seconds)
 
     def _packed(self, piece: Audio) -> list[bytes]:
         if self._packer is None:
@@ -275,7 +286,7 @@ class Playout:
 def _stays(item: _Sound | _Words | _End) -> bool:
     """Whether it outlives a cut: the headers of a stream do, whatever else becomes of it."""
     if isinstance(item, _Sound):
-        return isinstance(item.piece, Opus) and not item.seconds
+        return isinstance(item.piece, Opus) and opus.is_header(item.piece.page)
     return not (isinstance(item, _Words) and item.reply)
 
 

@@ -38,6 +38,10 @@ class Pages:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The pages that `data` completes. Raises NotOpus; what was held is dropped then."""
+        if not self._rest and data[:5] == b"OggS\0" and len(data) >= _HEAD:
+            count = data[26]
+            if len(data) == _HEAD + count + sum(data[_HEAD : _HEAD + count]):  # as live encoders send them
+                return [data]
         self._rest += data
         found = []
         while (size := self._size()) and len(self._rest) >= size:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soxr
 from websockets.exceptions import InvalidStatus
 
 from engines.scripted import ScriptedEngine
@@ -18,6 +19,7 @@ from gateway.verbs import Change, Preset, ToolResult, Write
 from gateway.wire import fun_audio_chat as wire
 from gateway.wire import opus
 from tests.conftest import Gateway, running
+from tests.engines.asr.sound import say
 from tests.surfaces.talker import Heard, Stock, Talker, dial, echo, pages_of, pitch, speaks, stock, talks, tone
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -395,6 +397,46 @@ class TestHandsFree:
             assert (await client.event("session"))["hands_free"] is False
             await client.start()
             assert (await turn(client, tone(0.2)))["status"] == "completed"
+
+
+class TestHandsFreeForReal:
+    async def test_speech_makes_turns_and_interrupts(self, gateway: Gateway, packed: bool) -> None:
+        """Real speech, real endpointing: somebody speaks, hears the reply, speaks into it, and is answered again."""
+        pcm = soxr.resample(np.frombuffer(say("what is the weather like today"), "<i2"), 16000, 24000)
+        spoken = np.asarray(pcm).astype("<i2").tobytes()
+        talker = await talks(gateway, Talker(speaks(30.0, pause=0.01), packed=packed))
+        async with stock(gateway, "/api/chat?hands_free=1") as client:
+            packer = client.packer
+            await client.speak(bytes(24_000) + spoken + bytes(2 * 24_000))
+            assert (await client.event("speech_started", turn=1))["at"] < 1.0
+            stopped = await client.event("speech_stopped", turn=1)
+            assert 1.0 < stopped["at"] < 4.0
+            while len(client.audio()) < 30:
+                await client.next()
+            assert packer is client.packer
+            begun = asyncio.get_running_loop().time()
+            await client.speak(spoken + bytes(2 * 24_000))
+            await client.event("speech_started", turn=2)
+            done = await client.event("reply_done")
+            assert (done["turn"], done["status"]) == (1, "cancelled")
+            talker.answer = speaks(0.2, 900)
+            await client.event("reply_done", turn=2)
+            assert asyncio.get_running_loop().time() - begun < 5
+        for number in (1, 2):
+            assert len(spoken) * 0.6 < len(talker.heard(number)) < len(spoken) * 1.9
+        await _idle(gateway, talker)
+
+    async def test_silence_costs_the_engine_nothing(self, gateway: Gateway) -> None:
+        """Minutes of it, sent as fast as it is taken: nothing is asked, nothing kept, and the session goes on."""
+        talker = await talks(gateway, Talker())
+        page = pages_of(bytes(48_000))[5]
+        async with stock(gateway, "/api/chat?hands_free=1") as client:
+            await client.speak(bytes(1920 * 2))
+            for _ in range(60):
+                await client.socket.send(b"\1" + page * 50)
+            await client.wish(hands_free=False)
+            await client.event("session", 20)
+        assert not talker.jobs
 
 
 class TestTrouble:
