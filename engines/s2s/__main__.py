@@ -23,9 +23,9 @@ def main() -> None:
     parser = serving.parser("engines.s2s", "Conversation over Fun-Audio-Chat's protocol.", 11_235, THINKERS)
     parser.set_defaults(backend="scripted")
     parser.add_argument("--waiting", type=serving.nothing_or_more, default=8, help="turns beyond those being answered")
-    parser.add_argument("--connections", type=serving.a_count, default=64, help="at a time")
+    parser.add_argument("--connections", type=serving.a_count, default=256, help="at a time")
     parser.add_argument(
-        "--silence", type=float, default=30.0, help="seconds until a worker that says nothing is killed"
+        "--silence", type=float, default=20.0, help="seconds until a worker that says nothing is killed"
     )
     parser.add_argument("--kept", type=float, default=600.0, help="seconds that a conversation can be resumed")
     script = parser.add_argument_group("the scripted backend")

@@ -69,7 +69,7 @@ class Engine:
         vocoders: Pool,
         places: int,
         waiting: int,
-        silence: float = 30.0,
+        silence: float = 20.0,
         preparation: Preparation | None = None,
     ) -> None:
         """places: turns at a time, one for each thinker. waiting: turns beyond those. silence: seconds after which a

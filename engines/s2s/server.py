@@ -32,7 +32,7 @@ _LONGEST_TOKEN = 200
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    connections: int = 64
+    connections: int = 256
     """At a time; the next one is told so and closed."""
     lengths: Lengths = field(default_factory=Lengths)
     memory: Bounds = field(default_factory=Bounds)

@@ -463,13 +463,20 @@ async def test_nothing_is_left_of_those_who_have_gone(server: Server) -> None:
     assert len(server.workers()) == 2
 
 
-def test_it_ends_when_it_is_told_to(tmp_path: Path) -> None:
-    with serving(tmp_path, "--say", "1") as server:
+async def test_it_ends_when_it_is_told_to_and_tells_its_clients(tmp_path: Path) -> None:
+    with serving(tmp_path, "--say", "30", "--pause", "0.1") as server:
         workers = server.workers()
-        server.process.send_signal(signal.SIGTERM)
+        async with talking(server) as client:
+            await client.say(tone(0.2))
+            await client.pause()
+            await client.until(lambda: client.text)
+            server.process.send_signal(signal.SIGTERM)
+            await client.until(lambda: client.closed)
+            assert client.closed and client.closed[0] == 1012
         assert server.process.wait(5) in (0, -signal.SIGTERM)
     psutil.wait_procs(workers, 2)
     assert not [one for one in workers if one.is_running()]
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_a_model_that_makes_no_sound_is_never_ready(tmp_path: Path) -> None:
