@@ -94,8 +94,10 @@ class Dialogue:
         self._unpacker: codec.Unpacker | None = None
         self._calls: dict[str, str | None] = {}
         """What the last turn wants called, and what that gave."""
-        self._interrupted: dict[str, float] | None = None
-        """Timings of the reply that was interrupted last."""
+        self._timings: dict[str, float] = {}
+        """Of the turn that ended last: what its surface still plays of it may be interrupted."""
+        self._interrupted: dict[str, float] = {}
+        """Of the reply that was interrupted last."""
 
     def __repr__(self) -> str:
         return f"<dialogue: turns {list(self._turns)} of {self._number}, {self._out!r}, {self._session!r}>"
@@ -188,9 +190,7 @@ class Dialogue:
     def silenced(self, seconds: float) -> None:
         """How long after begin() the last byte of the old reply left the surface."""
         self._metrics.timed(self._converse.adapter, "barge_in", seconds)
-        if self._interrupted is not None:
-            self._interrupted["barge_in"] = seconds
-            self._interrupted = None
+        self._interrupted["barge_in"] = seconds
 
     # What the client is to be told.
 
@@ -220,7 +220,7 @@ class Dialogue:
         session.begin(item, self._next_turn())
 
     def _finish(self, turn: Turn, status: str, error: GatewayError | None = None) -> None:
-        turn.ended = True
+        turn.ended, self._timings = True, turn.timings
         del self._turns[turn.number]
         if status != "completed" and turn.number == self._number:
             self._calls = {}
@@ -233,9 +233,10 @@ class Dialogue:
         """Ends all turns, and takes back what the surface has not read of them; that may be all of one that has ended
         at the engine."""
         self._calls = {}
-        self._interrupted = self._out.drop_replies()
-        for turn in list(self._turns.values()):
-            self._interrupted = turn.timings
+        self._out.drop_replies()
+        running = list(self._turns.values())
+        self._interrupted = running[0].timings if running else self._timings
+        for turn in running:
             self._finish(turn, "cancelled")
 
     def _go_on(self) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from gateway.errors import GatewayError
@@ -112,11 +111,10 @@ class Outbox:
         if isinstance(event.audio, Opus) and opus.is_header(event.audio.page):
             self._headers = [event.audio] if _begins_stream(event) else [*self._headers, event.audio]
 
-    def drop_replies(self) -> dict[str, float] | None:
-        """Takes back whatever waits of replies; those that had ended count as cancelled now. Returns the timings of the
-        last of them."""
+    def drop_replies(self) -> None:
+        """Takes back whatever waits of replies; those that had ended count as cancelled now."""
         if not self._replies:
-            return None
+            return
         waiting = list(self._events)
         cut = {event.turn for event in waiting if isinstance(event, ReplyAudio | ReplyText)}
         for event in waiting:
@@ -128,7 +126,6 @@ class Outbox:
         self._bytes, self._replies = sum(map(_size, kept)), 0
         if not self.full:
             _wake(self._writer)
-        return _last_timings(kept, cut)
 
     def close(self) -> None:
         """No more comes; what waits can still be read."""
@@ -150,11 +147,6 @@ def _cancelled(event: Out, turns: set[int]) -> Out:
     if isinstance(event, Ended) and event.turn in turns and event.status == "completed":
         return replace(event, status="cancelled")
     return event
-
-
-def _last_timings(events: Iterable[Out], turns: set[int]) -> dict[str, float] | None:
-    found = [event.timings for event in events if isinstance(event, Ended) and event.turn in turns]
-    return found[-1] if found else None
 
 
 def _begins_stream(event: ReplyAudio) -> bool:

@@ -403,6 +403,18 @@ class TestBargeIn:
         assert [(event.turn, event.status) for event in client.told if isinstance(event, Ended)] == [(1, "cancelled")]
         assert not any(isinstance(event, ReplyAudio) for event in client.told)
 
+    async def test_how_long_a_reply_was_still_heard_is_told_even_where_the_surface_has_all_of_it(self) -> None:
+        async with talking(puppet := Puppet()) as client:
+            await client.dialogue.write("one")
+            await settle()
+            puppet.last.tell(working(1), reply(1), done(1))
+            (ended,) = await client.ends()
+            await client.dialogue.begin()
+            client.dialogue.silenced(0.05)
+            assert ended.timings["barge_in"] == 0.05
+            counted = client.metrics.exposition().decode()
+            assert 'voxgate_turn_barge_in_seconds_sum{adapter="puppet"} 0.05' in counted
+
     async def test_turns_that_wait_end_too(self) -> None:
         async with talking(puppet := Puppet()) as client:
             for text in "abc":

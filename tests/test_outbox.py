@@ -53,7 +53,7 @@ async def test_replies_are_taken_back_and_what_is_no_reply_stays_in_order() -> N
     heard, over = Transcript("x", "", utterance=1), Ended(1, "completed", timings)
     for event in (Speech(1, True, 0), heard, Turn(1, Phase.WORKING), ReplyText(1, "a"), sound(1), over):
         box.put(event)
-    assert box.drop_replies() is timings
+    box.drop_replies()
     assert await rest(box) == [Speech(1, True, 0), heard, Ended(1, "cancelled", timings)]
     assert repr(box) == "<outbox: 0 events, 0 bytes>"
 
