@@ -1,13 +1,14 @@
 """Text that is still arriving, cut into what can be spoken already.
 
 Rule 1: a sentence is out as soon as it is known to have ended, so that speech can begin with the first one.
-Rule 2: no piece is longer than LONGEST characters, and the first not than FIRST where it has a pause before that.
+Rule 2: no piece is longer than LONGEST characters; the first, which somebody waits for, is cut at a pause within FIRST,
+else at a word within FIRST_LONGEST.
 Rule 3: a piece has something in it that can be said; marks of layout are no part of it.
 """
 
 import re
 
-LONGEST, FIRST = 200, 80
+LONGEST, FIRST, FIRST_LONGEST = 200, 80, 120
 """Characters."""
 
 _WIDE = "。！？；｡।॥؟۔"
@@ -50,7 +51,7 @@ class Sentences:
 
     def _cut(self) -> int | None:
         """Where the next piece ends; None where more has to come first."""
-        limit = LONGEST
+        limit = FIRST_LONGEST if self._first else LONGEST
         for end in _END.finditer(self._text):
             if not self._abbreviated(end):
                 if end.end() <= limit:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from gateway.sentences import FIRST, LONGEST, Sentences
+from gateway.sentences import FIRST, FIRST_LONGEST, LONGEST, Sentences
 
 
 def cut(text: str, size: int | None = None) -> list[str]:
@@ -58,6 +58,13 @@ def test_the_first_piece_does_not_wait_for_a_long_sentence() -> None:
     assert first == "When the rain had stopped and the sun was out again,"
     assert len(first) <= FIRST
     assert all(len(piece) <= LONGEST for piece in rest)
+
+
+def test_the_first_piece_does_not_wait_for_a_pause_either() -> None:
+    """What a recogniser wrote has no punctuation at all."""
+    first, *rest = cut("word " * 200)
+    assert len(first) <= FIRST_LONGEST
+    assert all(FIRST_LONGEST < len(piece) <= LONGEST for piece in rest[:-1])
 
 
 @pytest.mark.parametrize("text", ["word " * 500, "x" * 1000, "字" * 1000, "a, " * 400])
