@@ -5,7 +5,9 @@ import json
 import sys
 from collections.abc import Sequence
 
-from gateway import __version__, cli
+from gateway import __version__
+from gateway.cli import Stopped
+from gateway.cli import commands as client
 from gateway.settings import Settings, SettingsError, add_flags, env_example, load
 
 
@@ -17,15 +19,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_flags(commands.add_parser("run", help="the gateway and the embedded engines: no GPU, no Docker"))
     commands.add_parser("env", help="print every setting, for deploy/env.example")
     commands.add_parser("openapi", help="print the API document")
-    cli.add_commands(commands)
+    client.add_commands(commands)
     asked = parser.parse_args(argv)
     flags = vars(asked)
     command = flags.pop("command")
     try:
-        if command in cli.COMMANDS:
-            return cli.run(command, asked)
+        if command in client.COMMANDS:
+            return client.run(command, asked)
         return _print(command) if command in ("env", "openapi") else _start(command, load(flags))
-    except (SettingsError, cli.Stopped) as exc:
+    except (SettingsError, Stopped) as exc:
         print(f"voxgate: {exc}", file=sys.stderr)
         return 2
 
