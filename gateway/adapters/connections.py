@@ -22,6 +22,7 @@ class Client:
         self._all: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._others: list[Callable[[], Awaitable[object]]] = []
+        self._trusted: ssl.SSLContext | None = None
 
     def __repr__(self) -> str:
         kept = sum(len(connections) for connections in self._kept.values())
@@ -86,7 +87,7 @@ class Client:
 
     async def _open(self, base: str) -> "Connection":
         parts = urlsplit(base)
-        secure = ssl.create_default_context() if parts.scheme == "https" else None
+        secure = await self._trust() if parts.scheme == "https" else None
         try:
             async with asyncio.timeout(self._connect):
                 _, connection = await self._loop.create_connection(
@@ -100,6 +101,12 @@ class Client:
         except OSError as exc:
             raise EngineUnreachable(f"the engine cannot be reached ({type(exc).__name__})") from exc
         return connection
+
+    async def _trust(self) -> ssl.SSLContext:
+        """Whom this machine trusts; read once, in a thread: it takes tens of milliseconds."""
+        if self._trusted is None:
+            self._trusted = await asyncio.to_thread(ssl.create_default_context)
+        return self._trusted
 
     def _tick(self) -> None:
         """One timer for all connections: far cheaper than one for each read."""
