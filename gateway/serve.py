@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
 
 from gateway import logs
 from gateway.app import build
@@ -92,7 +93,10 @@ class Connection(WebSocketsSansIOProtocol):
             self._leave()
 
     def shutdown(self) -> None:
-        if self.handshake_complete and not self.close_sent and not self.disconnected:
+        if self.conn.state is State.CLOSING and not self.close_sent:  # the client's doing; uvicorn would say it again
+            self.stop_keepalive()
+            self.transport.close()
+        elif self.handshake_complete and not self.close_sent and not self.disconnected:
             self.stop_keepalive()
             self.queue.put_nowait({"type": "websocket.disconnect", "code": 1012})
             self.conn.send_close(1012, "the gateway is restarting")

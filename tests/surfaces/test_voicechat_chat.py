@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -314,7 +315,7 @@ class TestChatting:
                 await quick.final()
                 if gateway.state["rooms"].connections == 1:
                     break
-            assert gateway.state["rooms"].connections == 1
+            assert gateway.server.server_state.connections, "the last bytes wait for a reader"
             slow.socket.transport.resume_reading()
             with pytest.raises(ConnectionClosedError):
                 while True:
@@ -339,3 +340,25 @@ async def test_the_last_chats_and_their_messages_survive_a_restart(tmp_path: Pat
         assert (await gateway.client.get("/health")).json()["total_chats"] == 1
         async with chat(gateway, "stays") as one:
             assert [(await one.next())["type"] for _ in range(3)][1:] == ["message_history"] * 2
+
+
+async def test_the_gateway_stops_in_order_while_a_client_that_reads_nothing_is_leaving(tmp_path: Path) -> None:
+    async with running(tmp_path, "http://127.0.0.1:9") as gateway:
+        await thinks(gateway, Mind(("x" * 50_000,)))
+        line = socket.socket()
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.connect(("127.0.0.1", gateway.port))
+        async with dial(gateway, "/chatting?id=leaving", sock=line) as connection:
+            one = Chatter(connection)
+            await one.next()
+            one.socket.transport.pause_reading()
+            for _ in range(4):
+                await one.say("hello")
+            await asyncio.sleep(0.2)
+            one.socket.protocol.send_close(1000)
+            one.socket.transport.write(b"".join(one.socket.protocol.data_to_send()))
+            await asyncio.sleep(0.1)
+            assert gateway.server.server_state.connections, "the last bytes wait for a reader"
+            gateway.server.should_exit = True
+            await gateway.serving
+            one.socket.transport.abort()
