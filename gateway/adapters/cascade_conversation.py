@@ -12,7 +12,8 @@ from typing import Protocol
 import structlog
 
 from gateway.adapters.cascade_events import Events, ends
-from gateway.adapters.cascade_recognition import RATE, Ears, Listening, Recogniser
+from gateway.adapters.cascade_recognition import Ears, Listening, Recogniser
+from gateway.adapters.cascade_segments import RATE
 from gateway.adapters.cascade_speech import Script, perform
 from gateway.admission import Gate
 from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineError, GatewayError

@@ -1,7 +1,7 @@
 """The cascade's ears: what is said in one turn, cut into segments, each recognised while the next is being said.
 
 Rule 1: silence costs nothing at the recogniser; it is asked only from the moment that somebody speaks.
-Rule 2: a segment is at most LONGEST seconds, cut at its quietest place, so that an hour of monologue is many of them.
+Rule 2: a segment is bounded (cascade_segments.py), so that an hour of monologue is many of them.
 Rule 3: one segment at a time is recognised, in order. Where that is slower than speech, the latest MOST_UNHEARD seconds
 are kept, and "…" stands for what is missing.
 """
@@ -16,18 +16,15 @@ from typing import Protocol
 import numpy as np
 import structlog
 
+from gateway.adapters.cascade_segments import RATE, Segment, samples
 from gateway.endpointing import Started, Stopped
 from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineUnavailable, GatewayError
-from gateway.events import Audio, Transcript
+from gateway.events import Transcript
 from gateway.verbs import Live, Recording, Transcribe, Verb
 from gateway.wire import wav
 
 log = structlog.get_logger(__name__)
 
-RATE = 16_000
-"""Hz of everything here."""
-HOLD_AFTER, LONGEST = 20.0, 28.0
-"""Seconds of a segment: between the two it is cut, wherever it is quietest."""
 MOST_UNHEARD = 120.0
 _LOOK_BACK = 1.0
 """Seconds kept of silence besides the padding: it takes that long at most to be sure that somebody speaks."""
@@ -37,8 +34,6 @@ _TAIL = 0.2
 """Seconds of the silence behind a segment that belong to it."""
 _SHORTEST, _FAINTEST = 0.2, 100
 """A turn in which no speech was noticed is passed over below these: seconds, and the loudest sample (−50 dBFS)."""
-_WINDOW = 0.1
-"""Seconds over which loudness is measured for a cut."""
 _LEFT_OUT = "…"
 
 Workspace = Callable[[], AbstractAsyncContextManager[Path]]
@@ -61,7 +56,7 @@ class Recogniser:
         self._live = True
         """Whether it takes audio that is still arriving, as far as we know."""
 
-    async def text(self, segment: "_Segment", language: str, partial: Callable[[str], None]) -> str:
+    async def text(self, segment: Segment, language: str, partial: Callable[[str], None]) -> str:
         """What was said in it; `partial` is told what it may be while it still arrives. An engine that does not hear
         live, or breaks while it does, or has no place for it, is asked once more when the segment is whole."""
         if self._live:
@@ -108,14 +103,14 @@ class Listening:
         which are kept; heard: told all of the turn's words so far, each time that they change."""
         self._recogniser, self._ears, self._language = recogniser, ears, language
         self._most, self._heard = most_characters, heard
-        self._look_back = _samples(padding + _LOOK_BACK)
+        self._look_back = samples(padding + _LOOK_BACK)
         self._tape = bytearray()
         self._tape_from = 0
         """Sample that the tape begins with, counted from the first that was fed."""
-        self._segment: _Segment | None = None
+        self._segment: Segment | None = None
         self._taken = 0
         """Sample up to which segments have been given what was said."""
-        self._waiting: deque[_Segment] = deque()
+        self._waiting: deque[Segment] = deque()
         self._more = asyncio.Event()
         self._any = self._ended = self._left_out = False
         self._texts: list[str] = []
@@ -130,7 +125,7 @@ class Listening:
         """Mono s16le at RATE, whole samples."""
         self._tape += pcm
         self._note(await self._ears.feed(pcm))
-        keep = self._look_back if self._any else max(self._look_back, _samples(_UNNOTICED))
+        keep = self._look_back if self._any else max(self._look_back, samples(_UNNOTICED))
         surplus = len(self._tape) // 2 - keep
         if surplus > 0:
             del self._tape[: 2 * surplus]
@@ -175,9 +170,9 @@ class Listening:
     def _note(self, moments: Sequence[Started | Stopped]) -> None:
         for moment in moments:
             if isinstance(moment, Started):
-                self._open(_samples(moment.at))
+                self._open(samples(moment.at))
             else:
-                self._close(min(self._now, _samples(moment.at + _TAIL)))
+                self._close(min(self._now, samples(moment.at + _TAIL)))
         if self._segment is not None:
             self._give(self._now)
 
@@ -185,7 +180,7 @@ class Listening:
         """A segment begins at that sample; what an earlier one was given is not given again."""
         self._any = True
         self._taken = max(self._taken, self._tape_from, at)
-        self._segment = _Segment()
+        self._segment = Segment()
         self._waiting.append(self._segment)
         self._more.set()
 
@@ -202,7 +197,7 @@ class Listening:
             rest = self._segment.add(bytes(self._tape[begin : begin + 2 * (until - self._taken)]))
             self._taken = until
             while rest:
-                self._segment = _Segment()
+                self._segment = Segment()
                 self._waiting.append(self._segment)
                 self._more.set()
                 rest = self._segment.add(rest)
@@ -210,7 +205,7 @@ class Listening:
             self._waiting.popleft()
             self._left_out = True
 
-    async def _next(self) -> "_Segment | None":
+    async def _next(self) -> Segment | None:
         while not self._waiting:
             if self._ended:
                 return None
@@ -233,83 +228,9 @@ class Listening:
         return f"{_LEFT_OUT} {text}" if text and self._left_out else text
 
     def _loud_enough(self) -> bool:
-        if len(self._tape) // 2 < _samples(_SHORTEST):
+        if len(self._tape) // 2 < samples(_SHORTEST):
             return False
         return int(np.abs(np.frombuffer(self._tape, "<i2").astype(np.int32)).max()) >= _FAINTEST
-
-
-class _Segment:
-    """A stretch of speech; an iterator of what arrives of it, for the recogniser. It holds LONGEST seconds at most."""
-
-    def __init__(self) -> None:
-        self._pcm = bytearray()
-        """All that is ready to be taken, and what was taken of it: it may be needed again."""
-        self._taken = 0
-        self._held = bytearray()
-        """Kept until it is known whether the cut is in it."""
-        self._ended = False
-        self._changed = asyncio.Event()
-
-    @property
-    def seconds(self) -> float:
-        """Of what was not taken yet."""
-        return (len(self._pcm) - self._taken + len(self._held)) / 2 / RATE
-
-    def add(self, pcm: bytes) -> bytes:
-        """What goes beyond this segment's end; the next one begins with it."""
-        self._held += pcm
-        room = _samples(HOLD_AFTER) - len(self._pcm) // 2
-        if room > 0:
-            self._pass_on(2 * room)
-        if len(self._held) < 2 * _samples(LONGEST - HOLD_AFTER):
-            return b""
-        at = 2 * _quietest(self._held[: 2 * _samples(LONGEST - HOLD_AFTER)])
-        rest = bytes(self._held[at:])
-        del self._held[at:]
-        self.end()
-        return rest
-
-    def end(self) -> None:
-        self._pass_on(len(self._held))
-        self._ended = True
-        self._changed.set()
-
-    async def whole(self) -> bytes:
-        """All of it, once it has ended."""
-        while not self._ended:
-            self._changed.clear()
-            await self._changed.wait()
-        return bytes(self._pcm)
-
-    def __aiter__(self) -> "_Segment":
-        return self
-
-    async def __anext__(self) -> Audio:
-        while self._taken == len(self._pcm):
-            if self._ended:
-                raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
-        pcm = bytes(self._pcm[self._taken :])
-        self._taken = len(self._pcm)
-        return Audio(pcm, RATE)
-
-    def _pass_on(self, size: int) -> None:
-        self._pcm += self._held[:size]
-        del self._held[:size]
-        self._changed.set()
-
-
-def _quietest(pcm: bytearray) -> int:
-    """The sample in the middle of its quietest window."""
-    samples = np.frombuffer(bytes(pcm), "<i2").astype(np.float32)
-    size = _samples(_WINDOW)
-    windows = samples[: len(samples) // size * size].reshape(-1, size)
-    return int(np.square(windows).mean(axis=1).argmin()) * size + size // 2
-
-
-def _samples(seconds: float) -> int:
-    return round(seconds * RATE)
 
 
 def joined(texts: Sequence[str]) -> str:

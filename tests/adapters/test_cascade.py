@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.adapters import cascade_conversation, cascade_recognition
+from gateway.adapters import cascade_conversation, cascade_recognition, cascade_segments
 from gateway.adapters.cascade import Cascade
 from gateway.errors import EngineBroke, EngineBusy, EngineLoading, EngineTimeout, EngineUnavailable, GatewayError
 from gateway.events import Audio, Phase, ReplyAudio, ReplyText, Resumable, ToolCall
@@ -206,7 +206,7 @@ class TestRecognition:
             await client.ended()
         assert b"".join(there.ear.heard) == minute + minute
         assert len(there.ear.heard) >= 5
-        assert all(len(one) / 2 / RATE <= cascade_recognition.LONGEST for one in there.ear.heard)
+        assert all(len(one) / 2 / RATE <= cascade_segments.LONGEST for one in there.ear.heard)
         edges = [np.frombuffer(one[:200], "<i2").max() for one in there.ear.heard[1:]]
         assert max(edges) <= 1500
         assert there.ear.most == 1
@@ -221,7 +221,7 @@ class TestRecognition:
             client.say(End())
             end = await client.ended(1)
             assert end.phase is Phase.DONE
-        assert len(there.ear.heard) >= 3600 / cascade_recognition.LONGEST
+        assert len(there.ear.heard) >= 3600 / cascade_segments.LONGEST
         assert client.heard()[0].text.endswith(f"heard {len(there.ear.heard)}")
 
     async def test_where_it_is_slower_than_speech_the_latest_is_kept(self, there: World) -> None:
@@ -234,7 +234,7 @@ class TestRecognition:
             there.ear.hold.set()
             await client.ended()
         kept = sum(len(one) for one in there.ear.heard) / 2 / RATE
-        assert kept <= cascade_recognition.MOST_UNHEARD + 2 * cascade_recognition.LONGEST
+        assert kept <= cascade_recognition.MOST_UNHEARD + 2 * cascade_segments.LONGEST
         assert client.heard()[0].text.startswith("… ")
 
     async def test_a_text_of_many_segments_keeps_its_latest_characters(self, tmp_path: Path) -> None:
