@@ -58,9 +58,9 @@ def _missing(url: str, names: tuple[str, ...]) -> str:
 
 def _engine(name: str, engine: dict[str, Any]) -> str:
     progress = engine.get("progress") or {}
-    percent = f" {progress['percent']:g} %" if progress.get("percent") is not None else ""
-    why = engine.get("reason") or progress.get("phase", "")
-    return f"{name} is {engine['state']}{': ' if why else ''}{why}{percent}"
+    percent = f" {progress['percent']:g} %" if "percent" in progress else ""
+    why = engine.get("reason") or f"{progress.get('phase', '')}{percent}"
+    return f"{name} is {engine['state']}{': ' if why else ''}{why}"
 
 
 def _show(missing: str, over: str) -> None:
