@@ -57,7 +57,7 @@ def asked(*texts: str, **more: Any) -> Asked:
 @asynccontextmanager
 async def api(behave: Behave, http: Client, **settings: Any) -> AsyncIterator[Chat]:
     async with peer(behave) as server:
-        given = {"chat_url": f"{server.url}/v1", "chat_key": KEY, "chat_model": "tiny", "chat_timeout": 0.3}
+        given = {"chat_url": f"{server.url}/v1", "chat_key": KEY, "chat_model": "tiny", "chat_timeout": 5}
         yield Chat(Settings.model_validate(given | settings), http)
 
 
@@ -87,7 +87,7 @@ ANSWER = streamed(delta(content="Héllo. "), delta(content="你好 🙂"), delta
 
 @pytest.mark.parametrize("pieces", [None, 1, 7])
 async def test_the_pieces_of_a_reply_come_as_they_are_written(http: Client, pieces: int | None) -> None:
-    async with api(says(ANSWER, pieces), http, chat_timeout=5) as chat:
+    async with api(says(ANSWER, pieces), http) as chat:
         assert await reply(chat) == ["Héllo. ", "你好 🙂"]
 
 
@@ -150,7 +150,7 @@ async def test_calls_come_whole_after_the_words(http: Client) -> None:
     call = {"index": 0, "id": "a", "function": {"name": "time", "arguments": '{"zone"'}}
     rest = {"index": 0, "function": {"arguments": ': "UTC"}'}}
     data = streamed(delta(content="Wait."), delta(tool_calls=[call]), delta("tool_calls", tool_calls=[rest]), DONE)
-    async with api(says(data, 5), http, chat_timeout=5) as chat:
+    async with api(says(data, 5), http) as chat:
         assert await reply(chat) == ["Wait.", Call("a", "time", '{"zone": "UTC"}')]
 
 
@@ -226,7 +226,7 @@ async def test_an_api_that_says_no_more_is_given_up(http: Client, when: str) -> 
         await line.hung_up()
         gone.set()
 
-    async with api(behave, http) as chat:
+    async with api(behave, http, chat_timeout=0.3) as chat:
         with pytest.raises(EngineTimeout, match=r"the chat API was silent for 0\.3 s"):
             await reply(chat)
         if when != "pinging":
@@ -238,11 +238,11 @@ async def test_slow_tokens_are_not_silence(http: Client) -> None:
         await line.request()
         await line.send(HEAD)
         for _ in range(5):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.15)
             await line.send(chunk(delta(content="x")))
         await line.send(chunk(DONE) + b"0\r\n\r\n")
 
-    async with api(behave, http) as chat:
+    async with api(behave, http, chat_timeout=0.6) as chat:
         assert await reply(chat) == ["x"] * 5
 
 
@@ -261,7 +261,7 @@ async def test_a_reply_that_is_left_ends_at_the_api(http: Client) -> None:
         await line.hung_up()
         gone.set()
 
-    async with api(behave, http, chat_timeout=5) as chat:
+    async with api(behave, http) as chat:
         async with chat.reply(asked()) as pieces:
             await anext(pieces)
         await asyncio.wait_for(gone.wait(), 1)
@@ -277,7 +277,7 @@ async def test_an_interruption_of_the_conversation_ends_it_at_the_api(http: Clie
         gone.set()
 
     there = world(tmp_path / "scratch")
-    async with api(behave, http, chat_timeout=5) as chat:
+    async with api(behave, http) as chat:
         there.cascade._replier = chat
         async with there.talk() as client:
             client.say(Write("?"))
