@@ -78,9 +78,10 @@ async def test_an_engine_that_is_not_ready_makes_the_gateway_so(
     found = await becomes(gateway, "tts", state)
     assert (found["reason"], found["device"]) == ("reading 2 of 5 files", "cuda:0")
     await becomes(gateway, "asr", state)
+    await becomes(gateway, "s2s", state)
     answer = await gateway.client.get("/ready")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-    assert answer.json()["message"].startswith("not ready: tts, asr"), "and what is made of them"
+    assert answer.json()["message"].startswith("not ready: tts, asr, s2s"), "and what is made of them"
     assert (await health(gateway))["ready"] is False
 
 
@@ -103,7 +104,8 @@ async def test_an_engine_that_crashes_is_shown_and_so_is_its_return(tmp_path: An
             await ready(gateway)
             await engine.stop()
             assert "cannot be reached" in (await becomes(gateway, "tts", "down"))["reason"]
-            assert (await gateway.client.get("/ready")).json()["message"] == "not ready: tts"
+            await becomes(gateway, "s2s", "down")  # it is made of the others
+            assert (await gateway.client.get("/ready")).json()["message"] == "not ready: tts, s2s"
             assert (await gateway.client.post("/api/synthesize", json={"text": "Hi."})).status_code == 503
             await engine.start(port=port)
             await becomes(gateway, "tts", "ready")
