@@ -156,7 +156,7 @@ async def chats(request: Request, id: Annotated[Name, Query(description="Whose c
     return {"user_id": id, "chat_list": listed} | ({} if listed else {"chat_ids": []})
 
 
-@router.get("/chat/{chat_id}", response_model=ChatDetail)
+@router.get("/chat/{chat_id:path}", response_model=ChatDetail)
 async def chat(request: Request, chat_id: Annotated[Name, Path()]) -> Any:
     """A chat and what was said in it; of very many messages the newest."""
     chats = request.state.chats

@@ -119,7 +119,7 @@ class _Visit:
             if isinstance(asked, wire.Ping):
                 self._outbox.put(wire.pong(_now()))
             elif isinstance(asked, wire.EndChat):
-                await self._end()
+                await shielded(self._end())  # also where the client leaves right behind it
             else:
                 await self._say(asked.content)
 

@@ -1,6 +1,7 @@
 """The voice chat backend's HTTP answers, as its shipped clients read them."""
 
 from datetime import datetime
+from urllib.parse import quote
 
 import pytest
 
@@ -84,6 +85,13 @@ async def test_a_chat_is_shown_with_its_messages(gateway: Gateway) -> None:
     ]
     shown = datetime.fromisoformat(body["messages"][0]["timestamp"])
     assert shown == said[0].created_at.astimezone().replace(tzinfo=None), "local time, as these clients know it"
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "100%", "你好", "a?b#c", "%2F"])
+async def test_a_chat_of_any_name_is_found(gateway: Gateway, name: str) -> None:
+    await gateway.state["chats"].open(name, "ann")
+    answer = await gateway.client.get(f"/chat/{quote(name)}")
+    assert (answer.status_code, answer.json()["chat_id"]) == (200, name)
 
 
 async def test_a_chat_that_nobody_began_is_not_found_in_their_words(gateway: Gateway) -> None:

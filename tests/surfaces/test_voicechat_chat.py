@@ -169,6 +169,15 @@ class TestChatting:
             await late.next("pong")
         assert len((await gateway.client.get("/chat/ends")).json()["messages"]) == 2
 
+    async def test_a_chat_is_ended_also_where_the_client_leaves_right_behind_it(self, gateway: Gateway) -> None:
+        await thinks(gateway, Mind())
+        for number in range(10):
+            async with chat(gateway, f"hurry-{number}") as one:
+                await one.next()
+                await one.socket.send('{"type": "end_chat"}')
+            await gateway.idle()
+            assert (await gateway.client.get(f"/chat/hurry-{number}")).json()["status"] == "ended"
+
     async def test_ending_a_chat_in_the_middle_of_a_reply_keeps_what_was_said(self, gateway: Gateway) -> None:
         mind = await thinks(gateway, Mind(pause=0.15))
         async with chat(gateway, "cut") as one:
