@@ -109,25 +109,28 @@ class Packing:
         self._packer = opus.Packer()
         self._resampler: Resampler | None = None
         self._rate = 0
+        self._begun = False
+        """Whether anything has come since the last end."""
 
     async def feed(self, piece: Audio) -> list[bytes]:
         if piece.sample_rate != self._rate:
             self.drop()
             self._rate = piece.sample_rate
+        self._begun = True
         if len(piece.pcm) > _INLINE_BYTES:
             return await asyncio.to_thread(self._feed, piece.pcm, False)
         return self._feed(piece.pcm, False)
 
     def end(self) -> list[bytes]:
         """What is left, padded with silence; the stream goes on after it."""
-        found = self._feed(b"", True) if self._rate else []
-        self._resampler = None
+        found = self._feed(b"", True) if self._begun else []
+        self._resampler, self._begun = None, False
         return found
 
     def drop(self) -> None:
         """Forgets what has not filled a page."""
         self._packer.drop()
-        self._resampler = None
+        self._resampler, self._begun = None, False
 
     def _feed(self, pcm: bytes, last: bool) -> list[bytes]:
         if self._rate != opus.RATE:

@@ -1,6 +1,7 @@
 """Conversation with Fun-Audio-Chat's server: upstream's with its faults, and ours as a process."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -81,7 +82,8 @@ class Talk:
         self.events.append(event)
         self._changed.set()
 
-    def say(self, *said: Said) -> None:
+    def say(self, *said: Said | None) -> None:
+        """None is the end."""
         for one in said:
             self._said.put_nowait(one)
 
@@ -378,6 +380,44 @@ async def test_what_the_server_would_die_of_never_gets_there(server: Stock, http
         await client.until(turn=2, phase=Phase.DONE)
     assert round(server.heard[0].seconds, 2) == 1.0
     assert server.connections == 1
+
+
+async def test_a_turn_in_which_nothing_was_said_is_not_asked(server: Stock, http: Client) -> None:
+    """The encoder always has something left."""
+    async with talk(made(server, http), opus=False) as client:
+        client.say(Audio(tone(440, 0.4, 16000), 16000), Begin(), End())
+        client.say(Audio(tone(440, 0.4, 16000), 16000), End(), End())
+        await client.until(turn=3, phase=Phase.FAILED)
+        await client.until(turn=2, phase=Phase.DONE)
+    assert [client.failure(turn).code for turn in (1, 3)] == ["nothing_recorded"] * 2
+    assert len(server.heard) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_is_said_in_whatever_order_each_turn_ends_once(server: Stock, http: Client, seed: int) -> None:
+    chance, ends = random.Random(seed), {Phase.DONE, Phase.CANCELLED, Phase.FAILED}
+    server.behaviour = Behaviour(steps=4)
+    adapter = made(server, http)
+
+    async def chat(hz: int) -> None:
+        said = pages(hz, 0.2)
+        async with talk(adapter) as client:
+            asked = 0
+            for _ in range(12):
+                one = chance.choice(["say", "say", "say", End(), End(), Begin(), Cancel(), Write("x"), "wait"])
+                asked += isinstance(one, End | Write)
+                client.say(*said if isinstance(one, str) else [one])
+                await asyncio.sleep(0.1 if one == "wait" else 0)
+            client.say(None)
+            async with asyncio.timeout(10):
+                await client.task
+            assert client.error is None
+            assert [number for number, phase in sorted(client.told) if phase in ends] == list(range(1, asked + 1))
+            assert all(client.hz(turn) == hz for turn in client.pcm)
+
+    await asyncio.gather(*(chat(hz) for hz in (300, 500, 700)))
+    assert server.most_generating <= 1
+    assert (adapter._stock.gate.running, adapter._stock.gate.waiting) == (0, 0)
 
 
 async def test_written_turns_are_refused(server: Stock, http: Client) -> None:
