@@ -33,8 +33,8 @@ from gateway.wire import opus, turns
 _MOST_ERRORS = 100
 """Unusable messages in a row; then the connection ends."""
 _METADATA_BYTES = 256 * 1024
-_BURST = 16
-"""Pages heard in a row before others have their turn."""
+_PIECE_BYTES, _BURST = 64 * 1024, 16
+"""Of a message, and pages, that are heard in a row before others have their turn."""
 _ON = ("1", "true", "yes", "on")
 
 
@@ -133,28 +133,34 @@ class _Conversation:
                 await self._write(text)
 
     async def _hear(self, data: bytes) -> None:
-        """Every page that is good is heard, whatever the others are. Raises BadRequest for the first that is not."""
+        """Every page that is good is heard, whatever the others are. Raises the first thing that is wrong."""
         wrong: GatewayError | None = None
-        try:
-            pages = self._pages.feed(data)
-        except opus.NotOpus as exc:
-            raise _undecodable(exc) from None
-        for count, page in enumerate(pages, 1):
+        for at in range(0, len(data), _PIECE_BYTES):
             try:
-                if self._dialogue.packed:  # else it is unpacked, which tells as well
-                    opus.check(page)
-                await self._dialogue.hear(Opus(page))
+                pages = self._pages.feed(data[at : at + _PIECE_BYTES])
             except opus.NotOpus as exc:
-                wrong = wrong or _undecodable(exc)
-            except BadRequest as exc:
-                wrong = wrong or exc
-            except TooLarge as exc:
-                wrong = wrong or (None if self._ahead else exc)
-                self._ahead = True
-            if count % _BURST == 0:
-                await asyncio.sleep(0)
+                raise wrong or _undecodable(exc) from None
+            for count, page in enumerate(pages, 1):
+                wrong = await self._heard(page) or wrong
+                if count % _BURST == 0:
+                    await asyncio.sleep(0)
         if wrong is not None:
             raise wrong
+
+    async def _heard(self, page: bytes) -> GatewayError | None:
+        """Gives what the client is to be told of it."""
+        try:
+            if self._dialogue.packed:  # else it is unpacked, which tells as well
+                opus.check(page)
+            await self._dialogue.hear(Opus(page))
+        except opus.NotOpus as exc:
+            return _undecodable(exc)
+        except BadRequest as exc:
+            return exc
+        except TooLarge as exc:
+            told, self._ahead = self._ahead, True
+            return None if told else exc
+        return None
 
     async def _turn(self, action: wire.Action) -> None:
         if action is wire.Action.START:

@@ -76,6 +76,7 @@ class Talker:
     fails: GatewayError | None = None
     """Raised where a turn would be answered."""
     refuses: GatewayError | None = None
+    never_opens: bool = False
     token: str = "token-1"
     jobs: list[Converse] = field(default_factory=list)
     turns: list[Heard] = field(default_factory=list)
@@ -90,6 +91,8 @@ class Talker:
     async def session(self, job: Converse) -> AsyncIterator[AsyncIterator[Conversed]]:
         if self.refuses is not None:
             raise self.refuses
+        if self.never_opens:
+            await asyncio.Event().wait()
         self.jobs.append(job)
         self.open += 1
         out: asyncio.Queue[Conversed | GatewayError] = asyncio.Queue(1)

@@ -239,6 +239,7 @@ class TestBargeIn:
             await client.start()
             done = await client.event("reply_done")
             assert done["status"] == "cancelled" and done["audio_seconds"] < 2.0
+            assert done["timings"]["barge_in"] < 0.1
             assert len(client.events("reply_done")) == 1
 
     async def test_twenty_in_a_row_leave_everything_in_order(self, gateway: Gateway, packed: bool) -> None:
@@ -532,6 +533,20 @@ class TestBadInput:
             await client.pause()
             await client.event("reply_done")
         assert len(talker.heard(1)) / 48000 >= 0.5
+
+    async def test_too_far_ahead_is_told_once_a_turn(self, gateway: Gateway) -> None:
+        """An engine that never opens; what was taken is bounded."""
+        await talks(gateway, Talker(never_opens=True, packed=True))
+        page = pages_of(tone(1.0))[5]
+        async with stock(gateway) as client:
+            for number in (1, 2):
+                for _ in range(20):
+                    await client.socket.send(b"\1" + page * 100)
+                assert (await client.event("error"))["code"] == "too_far_ahead"
+                await client.start()
+                await client.wish(hands_free=False)
+                await client.event("session")
+                assert len(client.events("error")) == number
 
     async def test_nothing_but_garbage_ends_the_connection(self, gateway: Gateway) -> None:
         await talks(gateway, Talker())
