@@ -1,5 +1,6 @@
 """What the gateway measures of itself, as Prometheus reads it."""
 
+import asyncio
 from collections.abc import Mapping
 
 from prometheus_client import (
@@ -46,6 +47,7 @@ class Metrics:
         self.conversations = Gauge(
             "voxgate_conversations", "Clients of conversations that are connected.", registry=self._registry
         )
+        self._tasks = Gauge("voxgate_tasks", "Tasks of the gateway's event loop.", registry=self._registry)
 
     def timed(self, adapter: str, name: str, seconds: float) -> None:
         """name: a key of TIMINGS."""
@@ -58,5 +60,6 @@ class Metrics:
             self.timed(adapter, name, seconds)
 
     def exposition(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """Everything, in Prometheus' text format. To be called in the event loop."""
+        self._tasks.set(len(asyncio.all_tasks()))
         return generate_latest(self._registry)

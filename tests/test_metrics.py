@@ -15,7 +15,7 @@ def samples(metrics: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], flo
     }
 
 
-def test_turns_are_counted_by_how_they_ended_and_timed_by_their_adapter() -> None:
+async def test_turns_are_counted_by_how_they_ended_and_timed_by_their_adapter() -> None:
     metrics = Metrics()
     metrics.turn_ended("cascade", "completed", {"recognition": 0.25, "first_audio": 0.4})
     metrics.turn_ended("cascade", "failed", {})
@@ -31,13 +31,13 @@ def test_turns_are_counted_by_how_they_ended_and_timed_by_their_adapter() -> Non
     assert ("voxgate_turn_queued_seconds_count", of) not in found
 
 
-def test_each_timing_of_a_reply_has_its_histogram() -> None:
+async def test_each_timing_of_a_reply_has_its_histogram() -> None:
     text = Metrics().exposition().decode()
     for name in TIMINGS:
         assert f"# TYPE voxgate_turn_{name}_seconds histogram" in text
 
 
-def test_two_gateways_in_one_process_count_for_themselves() -> None:
+async def test_two_gateways_in_one_process_count_for_themselves() -> None:
     one, other = Metrics(), Metrics()
     one.conversations.inc()
     assert samples(one.exposition())["voxgate_conversations", ()] == 1
