@@ -38,7 +38,7 @@ _HOP = 15
 class Behaviour:
     """Of the model, for turns from now on. Times in seconds."""
 
-    steps: int = 8
+    steps: int = 4
     """Of 5 tokens of speech each, and a piece of text."""
     step: float = 0.005
     delay: float = 0.02
@@ -58,7 +58,7 @@ class Behaviour:
 class Stock:
     url: str = ""
     behaviour: Behaviour = field(default_factory=Behaviour)
-    text_every: float = 0.02
+    text_every: float = 0.01
     page_every: float = 0.002
     """Upstream's are 0.2 and 0.01."""
     heard: list["Heard"] = field(default_factory=list)
