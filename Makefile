@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 help:            ## what can be made
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
 run: .venv/run   ## the gateway on the embedded engines: no GPU, no Docker, no downloads of models
 	@exec $(BIN)/python -m gateway run $(ARGS)
@@ -19,6 +19,9 @@ test-gpu: .venv-engines/dev ## the real engines on their real models, fetched in
 
 bench: .venv/dev ## what the gateway costs, beside nginx and a plain design (Debian: nginx, wrk)
 	@$(BIN)/python -m bench.gateway && $(BIN)/python -m bench.normalise
+
+bench-conversation: .venv/dev ## what passing a conversation on costs beside nginx, how soon the cascade answers, what is left of hang-ups
+	@$(BIN)/python -m bench.relay && $(BIN)/python -m bench.cascade && $(BIN)/python -m bench.cycles
 
 bench-engines: .venv-engines/dev ## the real engine servers on networks of random weights, on the CPU; ARGS=--help
 	@.venv-engines/bin/python -m bench.engines --device cpu $(ARGS)
@@ -65,4 +68,4 @@ lock: .venv/dev  ## pin the newest versions in requirements/*.lock
 .venv-engines/dev: requirements/engines-dev.lock
 	@$(PYTHON) deploy/environment.py $@ $<
 
-.PHONY: help run test test-engines test-gpu bench bench-engines bench-gpu check up down ps logs build models env lock
+.PHONY: help run test test-engines test-gpu bench bench-conversation bench-engines bench-gpu check up down ps logs build models env lock

@@ -9,6 +9,12 @@ import sys
 import venv
 from pathlib import Path
 
+VOXGATE = """#!/bin/sh
+here=$(cd "$(dirname "$0")" && pwd)
+PYTHONPATH="$here/../..${PYTHONPATH:+:$PYTHONPATH}" exec "$here/python" -m gateway "$@"
+"""
+"""The command, for whoever has not installed the package."""
+
 
 def main(stamp: str, lock: str) -> int:
     if sys.version_info < (3, 11):  # noqa: UP036 - an older one runs this file too, to be told so
@@ -33,6 +39,9 @@ def main(stamp: str, lock: str) -> int:
         matcha = ["--require-hashes", "--no-deps", "--requirement", str(Path(lock).with_name("matcha.lock"))]
         done = subprocess.run([*pip, "install", *foreign, "--target", modules, *matcha], check=False)
     if done.returncode == 0:
+        command = folder / "bin" / "voxgate"
+        command.write_text(VOXGATE)
+        command.chmod(0o755)
         Path(stamp).touch()
     return done.returncode
 
