@@ -52,11 +52,9 @@ class Sentences:
     def _cut(self) -> int | None:
         """Where the next piece ends; None where more has to come first."""
         limit = FIRST_LONGEST if self._first else LONGEST
-        for end in _END.finditer(self._text):
-            if not self._abbreviated(end):
-                if end.end() <= limit:
-                    return end.end()
-                break
+        for end in _END.finditer(self._text, 0, limit + 2):  # no further: a row of dots would take the square of it
+            if end.end() <= limit and not self._abbreviated(end):
+                return end.end()
         if self._first and len(self._text) > FIRST and (at := _pause(self._text[:FIRST])):
             return at
         if len(self._text) <= limit:

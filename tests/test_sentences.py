@@ -1,5 +1,7 @@
 """A reply that is still arriving, cut into what can be spoken already."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -79,3 +81,11 @@ def test_nothing_that_can_be_said_is_lost(text: str, size: int) -> None:
     pieces = cut(text, size)
     assert "".join(filter(str.isalnum, "".join(pieces))) == "".join(filter(str.isalnum, text))
     assert all(any(map(str.isalnum, piece)) and len(piece) <= LONGEST for piece in pieces)
+
+
+@pytest.mark.parametrize("text", ["." * 20_000 + "x", "a. " * 6000, "x" * 20_000 + ". y", "1." * 10_000])
+def test_a_long_text_keeps_nobody_else_waiting(text: str) -> None:
+    """A pattern that tries every pair of places would take a minute, in the event loop."""
+    begun = time.process_time()
+    cut(text)
+    assert time.process_time() - begun < 0.5

@@ -14,6 +14,8 @@ from datetime import datetime
 from gateway.adapters import responder_sums as sums
 from gateway.memory import Asked, Call, Message, Role
 
+_LONGEST = 500
+"""Characters of a question that it looks at for what is wanted; it repeats all of it."""
 _PUNCTUATION = re.compile(r"(?<!\d)[.,:]+|[.,:]+(?!\d)|[!?。！？…，、;；：\"“”]+")
 _POLITE = re.compile(
     r"^(?:(?:please|can you|could you|would you|hey|okay|ok|so|well)\b[\s,]*|请问|请|麻烦)+", re.IGNORECASE
@@ -56,7 +58,8 @@ def answer(messages: Sequence[Message], now: datetime) -> str:
     """The reply to the last of `messages`. now: with its time zone."""
     said = next((one.text for one in reversed(messages) if one.role is Role.USER), "").strip()
     said = said.rsplit("\n", 1)[-1].strip()
-    words = _POLITE.sub("", " ".join(_PUNCTUATION.sub(" ", unicodedata.normalize("NFKC", said)).lower().split()))
+    begun = unicodedata.normalize("NFKC", said[:_LONGEST])[:_LONGEST]
+    words = _POLITE.sub("", " ".join(_PUNCTUATION.sub(" ", begun).lower().split()))
     earlier = [one.text for one in messages[:-1] if one.role is Role.USER]
     chinese = any("\u4e00" <= letter <= "\u9fff" for letter in said)
     return _chinese(said, words, earlier, now) if chinese else _english(said, words, earlier, now)

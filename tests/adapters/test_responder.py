@@ -1,6 +1,7 @@
 """The built-in responder: what it makes of what is said to it."""
 
 import random
+import time
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -118,3 +119,11 @@ async def test_it_replies_sentence_by_sentence() -> None:
 async def test_it_knows_what_time_it_is() -> None:
     async with Responder().reply(Asked((Message(Role.USER, "what time is it"),))) as pieces:
         assert [piece async for piece in pieces][0].startswith("It is ")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("text", ["what " * 4000, "is " * 6000, "1 + " * 4000, "." * 20_000])
+def test_a_long_question_keeps_nobody_else_waiting(text: str) -> None:
+    """Patterns that try every pair of places would take seconds, in the event loop."""
+    begun = time.process_time()
+    assert len(says(text)) >= len(text) - 2
+    assert time.process_time() - begun < 0.3
