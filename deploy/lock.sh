@@ -5,6 +5,7 @@ cd "$(dirname "$0")/../requirements"
 uv() { ../.venv/bin/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-annotate --no-header --no-emit-index-url "$@"; }
 ../.venv/bin/python -m pip install --quiet uv
+# shellcheck disable=SC2086  # nothing at all where it is empty
 uv --override gateway-without.txt ${UPGRADE---upgrade} dev.in -o dev.lock
 for name in gateway embedded run; do uv --override gateway-without.txt "$name.in" -c dev.lock -o "$name.lock"; done
 uv --override engines-without.txt engines-dev.in -c dev.lock -o engines-dev.lock

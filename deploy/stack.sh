@@ -25,16 +25,23 @@ if [[ -f $env_file ]]; then compose+=(--env-file "$env_file"); else env_file=/de
 # Fun-Audio-Chat is a profile, which brings the gateway's adapter with it; without a GPU the cascade converses.
 setting() { printf %s "${!1-$(sed -n "s/^$1=//p" "$env_file" | tail -n 1)}"; }
 COMPOSE_PROFILES=$(setting COMPOSE_PROFILES)
+fallback=''
 if [[ ,$COMPOSE_PROFILES, == *,s2s,* ]]; then
   if [[ $device == gpu ]]; then
     SERVICES+=(s2s)
     VOXGATE_CONVERSE_ENGINE=$(setting VOXGATE_CONVERSE_ENGINE)
     export VOXGATE_CONVERSE_ENGINE=${VOXGATE_CONVERSE_ENGINE:-fun_audio_chat}
   else
+    fallback="no GPU for Fun-Audio-Chat (s2s in COMPOSE_PROFILES), which is not started"
     COMPOSE_PROFILES=$(tr , '\n' <<<"$COMPOSE_PROFILES" | grep -vx s2s | paste -sd ,) || true
+    if [[ -z $(setting VOXGATE_CONVERSE_URLS) ]]; then
+      fallback+="; the cascade converses"
+      export VOXGATE_CONVERSE_ENGINE=cascade
+    fi
   fi
 fi
 export COMPOSE_PROFILES
+if [[ ,$COMPOSE_PROFILES, != *,s2s,* ]]; then export S2S_IMAGE=''; fi  # Compose 1.29 names it all the same
 
 # The gateway is given settings and nothing else; the environment comes last, because it wins.
 SETTINGS=$(mktemp)
@@ -45,6 +52,7 @@ trap 'rm -f "$SETTINGS"' EXIT
 
 up() {
   echo "voxgate: ${device^^} ($reason)"
+  if [[ $fallback ]]; then echo "voxgate: $fallback"; fi
   pull_what_is_not_ours
   open_or_seal
   "${compose[@]}" up -d --remove-orphans "$@"
