@@ -73,7 +73,6 @@ class Dialogue:
         """Whether replies come as Opus; else as PCM. What is heard may be either."""
         self._token, self._wishes = resume, wishes
         self._out = Outbox()
-        self._owner = Owner(self._note, self._broken)
         self._session: Session | None = None
         self._turns: dict[int, Turn] = {}
         """Those that were begun and have not ended, in order."""
@@ -262,7 +261,7 @@ class Dialogue:
     def _opened(self) -> Session:
         """The engine's session; a new one where there is none."""
         if self._session is None:
-            session = self._session = Session(self._settings, self._out, self._owner)
+            session = self._session = Session(self._settings, self._out, Owner(self._note, self._broken))
             if self.packed:
                 for page in self._headers:
                     session.uplink.hear(page, 0.0)

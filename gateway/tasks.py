@@ -5,7 +5,7 @@ Every task belongs to a scope that is left by the task that entered it, so nothi
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -15,16 +15,58 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+async def task_group(*, failure: int | None = None) -> AsyncIterator[asyncio.TaskGroup]:
     """A task group whose lone failure leaves it bare, so that errors can be matched by their type. So does ClientGone,
-    which several of its tasks may find at once."""
+    which several of its tasks may find at once.
+
+    failure: which of several leaves it instead of all of them, 0 for the first that was seen, -1 for the last, which is
+    that of the block where it failed.
+    """
+    bare: BaseException
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with _Group() as tasks:
             yield tasks
+        return
     except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1 or all(isinstance(one, ClientGone) for one in group.exceptions):
-            raise group.exceptions[0] from None
+        _untie(group)
+        lone = len(group.exceptions) == 1 or all(isinstance(one, ClientGone) for one in group.exceptions)
+        if failure is None and not lone:
+            raise
+        bare = group.exceptions[failure or 0]
+    except BaseException as exc:
+        _untie(exc)
         raise
+    try:
+        raise bare  # not where the group is caught: each would hold the other
+    finally:
+        del bare
+
+
+class _Group(asyncio.TaskGroup):
+    """Its tasks, once cancelled, do not keep what they had."""
+
+    def create_task(self, coro: Any, **named: Any) -> asyncio.Task[Any]:
+        task = super().create_task(coro, **named)
+        task.add_done_callback(_let_go)
+        return task
+
+
+def _let_go(task: asyncio.Task[Any]) -> None:
+    """A task keeps the cancellation that it ended with until it is asked, and that the variables on its way, the task
+    itself among them."""
+    if task.cancelled():
+        with suppress(asyncio.CancelledError):
+            task.exception()
+
+
+def _untie(exc: BaseException) -> None:
+    """TaskGroup raises what it also has in its variables, and an exception has all variables that it came through. Such
+    a ring, and whatever hangs on it, would wait for the garbage collector: megabytes of sound, for minutes."""
+    trace = exc.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is asyncio.TaskGroup.__aexit__.__code__:
+            trace.tb_frame.clear()
+        trace = trace.tb_next
 
 
 class until_gone:

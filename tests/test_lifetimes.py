@@ -1,13 +1,20 @@
 """How long things live: a request's files and its engine session, whatever ends the request. Real sockets."""
 
 import asyncio
+import gc
 from pathlib import Path
 
 import httpx
 import pytest
 
 from engines.scripted import End, Script, ScriptedEngine
+from gateway.adapters.cascade_conversation import Conversation
+from gateway.dialogue import Dialogue
+from gateway.playout import Playout
+from gateway.session import Session
+from gateway.wire import fun_audio_chat as wire
 from tests.conftest import Gateway, ready, register, running, speech
+from tests.surfaces.talker import stock, tone
 
 ASK = {"text": "Hello there, how are you?"}
 
@@ -209,6 +216,32 @@ async def test_repeated_hang_ups_leak_no_connection_and_no_slot(gateway: Gateway
     assert repr(gateway.state["speak"].gate) == "<tts: 0/4 running, 0/32 waiting>"
     engine.script = Script()
     assert (await gateway.client.post("/api/synthesize", json=ASK)).status_code == 200
+
+
+@pytest.mark.parametrize("left", ["at once", "in what it says", "in the reply", "after it"])
+async def test_what_a_conversation_held_is_freed_when_its_client_leaves_and_not_when_garbage_is_collected(
+    gateway: Gateway, engine: ScriptedEngine, left: str
+) -> None:
+    engine.script = Script(pause=0.01)
+    gc.collect()
+    gc.disable()
+    try:
+        async with stock(gateway) as client:
+            await client.wish(speech=True)
+            if left == "in what it says":
+                await client.speak(tone(1.0))
+            elif left != "at once":
+                await client.socket.send(wire.encode(wire.Text("Say this after me, please.")))
+                await client.event("reply_started" if left == "in the reply" else "reply_done", turn=1)
+            client.socket.transport.abort()
+        async with asyncio.timeout(5):
+            while gateway.state["converse"].gate.running or gateway.server.server_state.tasks:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        kinds = (Dialogue, Session, Playout, Conversation)
+        assert not [one for one in gc.get_objects() if isinstance(one, kinds)]
+    finally:
+        gc.enable()
 
 
 def tts(voice: str, text: str = "Hello there.") -> dict[str, str]:

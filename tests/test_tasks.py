@@ -1,7 +1,10 @@
 """Tasks and their owners: nothing outlives its reason, and no failure changes its type on the way."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
@@ -69,6 +72,45 @@ class TestTaskGroup:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert not others()
+
+    async def test_which_of_several_failures_leaves_it_can_be_said(self) -> None:
+        for which, kind in ((0, ClientGone), (-1, EngineBusy)):
+            with pytest.raises(kind) as caught:
+                async with task_group(failure=which) as tasks:
+                    tasks.create_task(fail(ClientGone()))
+                    try:
+                        await never()
+                    finally:
+                        raise EngineBusy
+            assert not isinstance(caught.value.__context__, BaseExceptionGroup)
+
+    @pytest.mark.parametrize("end", [EngineBusy, ClientGone, asyncio.CancelledError, ValueError])
+    async def test_what_its_block_and_its_tasks_had_is_freed_at_once_however_it_ends(
+        self, end: type[Exception]
+    ) -> None:
+        class Sound:
+            pass
+
+        async def play(sound: Sound) -> None:
+            raise end
+
+        async def work() -> None:
+            sound = Sound()
+            seen.append(weakref.ref(sound))
+            async with task_group(failure=0) as tasks:
+                tasks.create_task(play(sound))
+                await settle()
+                raise end
+
+        seen: list[weakref.ref[Sound]] = []
+        gc.disable()
+        try:
+            with suppress(end):
+                await work()
+            await settle()  # the step of a task keeps the cancellation that it began with
+            assert seen[0]() is None
+        finally:
+            gc.enable()
 
 
 class TestUntilGone:

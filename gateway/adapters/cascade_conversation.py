@@ -5,7 +5,7 @@ Its tasks: one reads what is said, one for each turn, one for the recognition of
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from gateway.events import Audio, Conversed, Opus, Phase, ReplyAudio, ReplyText,
 from gateway.memory import Asked, Call, Held, Past
 from gateway.resample import Resampler
 from gateway.settings import Settings
+from gateway.tasks import task_group
 from gateway.verbs import Begin, Cancel, Change, End, Preset, Said, Speak, ToolResult, Verb, Write
 from gateway.wire.funasr_http import code_of
 
@@ -124,6 +125,8 @@ class Conversation:
         """The reader has left."""
         self._drop_hearing()
         self._cancel()
+        self._turns.clear()
+        self.events.leave()
 
     # Private: what is said
 
@@ -268,7 +271,7 @@ class Conversation:
             wishes.language or "",
             wishes.tools or (),
         )
-        async with _bare(), asyncio.TaskGroup() as tasks:
+        async with task_group(failure=0) as tasks:
             if wishes.speech is not False:
                 tasks.create_task(self._speak(turn, script))
             async with self._parts.replier.reply(asked) as pieces:
@@ -338,12 +341,3 @@ def _code(language: str) -> str:
     """ISO 639 code of a language as a client wrote it: "中文", "zh-CN", "en"; empty where it is none."""
     code = code_of(language).replace("_", "-").partition("-")[0]
     return code if code.isascii() and code.isalpha() and len(code) in (2, 3) else ""
-
-
-@asynccontextmanager
-async def _bare() -> AsyncIterator[None]:
-    """Lets a failure of a task group out as itself; of several the first."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None

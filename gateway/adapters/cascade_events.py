@@ -61,6 +61,11 @@ class Events:
         self._ended, self._error = True, error
         self._filled.set()
 
+    def leave(self) -> None:
+        """Nobody reads any more. Its writer, which it tells of nothing now, is freed with it."""
+        self._taken = _nobody
+        self._events.clear()
+
     def __aiter__(self) -> AsyncIterator[Conversed]:
         return self
 
@@ -89,6 +94,10 @@ def _replaces(event: Conversed, last: Conversed) -> bool:
     if not (isinstance(event, Transcript) and isinstance(last, Transcript)):
         return False
     return not last.final and last.utterance == event.utterance
+
+
+def _nobody(_: Conversed) -> None:
+    """Wants to know what is taken."""
 
 
 def _of(event: Conversed, turn: int) -> bool:

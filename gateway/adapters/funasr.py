@@ -26,6 +26,7 @@ from gateway.errors import (
 )
 from gateway.events import Transcript
 from gateway.settings import Settings
+from gateway.tasks import task_group
 from gateway.verbs import EngineHealth, Live, Transcribe, Transcriber
 from gateway.wire import funasr_2pass as wire
 from gateway.wire.funasr_http import UNSPECIFIED, code_of
@@ -55,7 +56,7 @@ class FunAsr:
         try:
             stream = _Stream(socket, self._idle)
             await stream.send(wire.config(asked))
-            async with _bare(), asyncio.TaskGroup() as tasks:
+            async with task_group(failure=-1) as tasks:
                 speaking = tasks.create_task(stream.speak(job.audio, wire.packet_bytes(asked)))
                 async with aclosing(stream.transcripts()) as events:
                     yield events
@@ -243,16 +244,6 @@ def _closed(code: int | None, text: str) -> GatewayError:
         return BadRequest(text, code="engine_refused", quotes=True)
     kind = EngineBusy if code == wire.TOO_SLOW else EngineBroke
     return kind(f"the engine: {text}", quotes=True)
-
-
-@asynccontextmanager
-async def _bare() -> AsyncIterator[None]:
-    """Lets a failure of a task group out as itself, so that its type tells: of several the last, which is that of the
-    block, where the engine's answer is read."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        raise group.exceptions[-1] from None
 
 
 _: type[Transcriber] = FunAsr

@@ -26,6 +26,7 @@ from gateway.events import Opus, Phase, ReplyAudio, ReplyText, Resumable, ToolCa
 from gateway.playout import Playout
 from gateway.socket import Socket
 from gateway.state import State
+from gateway.tasks import task_group
 from gateway.verbs import Change, Preset
 from gateway.wire import fun_audio_chat as wire
 from gateway.wire import opus, turns
@@ -82,7 +83,7 @@ class _Conversation:
 
     async def run(self) -> None:
         """Until the client leaves. Raises ClientGone, TooSlow, BadRequest."""
-        async with self._dialogue.at_work(), _bare(), asyncio.TaskGroup() as tasks:
+        async with self._at_work() as tasks:
             await self._announce(self._session)
             if name := self._socket.query("voice"):
                 await self._attempt(self._take_wish(turns.Wish(voice=name[: turns.LONGEST_NAME])))
@@ -90,6 +91,15 @@ class _Conversation:
             tasks.create_task(_until_gone(self._playout.run()))
             tasks.create_task(_until_gone(self._keep()))
             await self._listen()
+
+    @asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[asyncio.TaskGroup]:
+        """Scope of all that runs for it, and of the sound that waits."""
+        try:
+            async with self._dialogue.at_work(), task_group(failure=0) as tasks:
+                yield tasks
+        finally:
+            del self._playout  # which has our `_send`: both would wait for the garbage collector, with their sound
 
     # Private: from the client
 
@@ -319,12 +329,3 @@ async def _until_gone(work: Coroutine[Any, Any, None]) -> None:
     """A client that has left is for the one who listens to it to notice."""
     with suppress(ClientGone):
         await work
-
-
-@asynccontextmanager
-async def _bare() -> AsyncIterator[None]:
-    """Lets the first failure of a task group out as itself: its type tells how to close."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
