@@ -154,6 +154,8 @@ class Listening:
                 self._error = GatewayError()
                 return
             self._keep(text)
+            if self._waiting:  # a sign of life: there may be minutes of it to recognise yet
+                self._partial("")
 
     def text(self) -> str:
         """All that was said, after `run`. Empty where there were no words. Raises what recognition raised."""
@@ -180,9 +182,13 @@ class Listening:
         """A segment begins at that sample; what an earlier one was given is not given again."""
         self._any = True
         self._taken = max(self._taken, self._tape_from, at)
+        self._begin_segment()
+
+    def _begin_segment(self) -> Segment:
         self._segment = Segment()
         self._waiting.append(self._segment)
         self._more.set()
+        return self._segment
 
     def _close(self, at: int) -> None:
         if self._segment is not None:
@@ -194,13 +200,11 @@ class Listening:
         assert self._segment is not None
         if until > self._taken:
             begin = 2 * (self._taken - self._tape_from)
-            rest = self._segment.add(bytes(self._tape[begin : begin + 2 * (until - self._taken)]))
+            segment = self._begin_segment() if self._segment.ended else self._segment  # it was idle for too long
+            rest = segment.add(bytes(self._tape[begin : begin + 2 * (until - self._taken)]))
             self._taken = until
             while rest:
-                self._segment = Segment()
-                self._waiting.append(self._segment)
-                self._more.set()
-                rest = self._segment.add(rest)
+                rest = self._begin_segment().add(rest)
         while len(self._waiting) > 1 and sum(one.seconds for one in self._waiting) > MOST_UNHEARD:
             self._waiting.popleft()
             self._left_out = True

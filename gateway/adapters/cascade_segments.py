@@ -1,7 +1,9 @@
 """The stretches of speech that the cascade has recognised one by one.
 
-Rule: a segment is at most LONGEST seconds. One that would be longer is cut where it is quietest, and the next goes on
+Rule 1: a segment is at most LONGEST seconds. One that would be longer is cut where it is quietest, and the next goes on
 from there.
+Rule 2: a segment to which nothing was added for IDLE seconds ends: a recogniser has others to hear than a client that
+has stopped sending in the middle of a word.
 """
 
 import asyncio
@@ -14,6 +16,8 @@ RATE = 16_000
 """Hz of all that is recognised."""
 HOLD_AFTER, LONGEST = 20.0, 28.0
 """Seconds of a segment: between the two it is cut."""
+IDLE = 10.0
+"""Seconds."""
 _WINDOW = 0.1
 """Seconds over which loudness is measured for a cut."""
 
@@ -27,7 +31,7 @@ class Segment:
         self._taken = 0
         self._held = bytearray()
         """Kept until it is known whether the cut is in it."""
-        self._ended = False
+        self.ended = False
         self._changed = asyncio.Event()
 
     @property
@@ -41,6 +45,7 @@ class Segment:
         room = samples(HOLD_AFTER) - len(self._pcm) // 2
         if room > 0:
             self._pass_on(2 * room)
+        self._changed.set()
         if len(self._held) < 2 * samples(LONGEST - HOLD_AFTER):
             return b""
         at = 2 * _quietest(self._held[: 2 * samples(LONGEST - HOLD_AFTER)])
@@ -51,14 +56,13 @@ class Segment:
 
     def end(self) -> None:
         self._pass_on(len(self._held))
-        self._ended = True
+        self.ended = True
         self._changed.set()
 
     async def whole(self) -> bytes:
         """All of it, once it has ended."""
-        while not self._ended:
-            self._changed.clear()
-            await self._changed.wait()
+        while not self.ended:
+            await self._more()
         return bytes(self._pcm)
 
     def __aiter__(self) -> "Segment":
@@ -66,13 +70,21 @@ class Segment:
 
     async def __anext__(self) -> Audio:
         while self._taken == len(self._pcm):
-            if self._ended:
+            if self.ended:
                 raise StopAsyncIteration
-            self._changed.clear()
-            await self._changed.wait()
+            await self._more()
         pcm = bytes(self._pcm[self._taken :])
         self._taken = len(self._pcm)
         return Audio(pcm, RATE)
+
+    async def _more(self) -> None:
+        """Waits until it is added to, or has ended."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(IDLE):
+                await self._changed.wait()
+        except TimeoutError:
+            self.end()
 
     def _pass_on(self, size: int) -> None:
         self._pcm += self._held[:size]

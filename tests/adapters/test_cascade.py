@@ -134,6 +134,26 @@ class TestATurn:
 
 
 class TestRecognition:
+    async def test_holds_no_recogniser_for_a_client_that_stops_sending_in_the_middle_of_a_word(
+        self, there: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cascade_segments, "IDLE", 0.1)
+        async with there.talk() as client:
+            client.say(tone(0.5))
+            await client.until(lambda: there.ear.open)
+            await quiet(there)
+            client.say(tone(0.4, 4000), End())
+            assert (await client.ended()).phase is Phase.DONE
+        assert there.ear.heard == [tone(0.5), tone(0.4, 4000)], "no sample is lost, and none comes twice"
+        assert [one.text for one in client.heard()] == ["heard 1 heard 2"]
+
+    async def test_of_many_segments_gives_a_sign_of_life_after_each(self, there: World) -> None:
+        there.ear.live, there.ear.slow = False, 0.02
+        async with there.talk() as client:
+            client.say(*[tone(0.3) + silence(0.5)] * 3, End())
+            assert (await client.ended()).phase is Phase.DONE
+        assert [one.text for one in client.heard(final=False)] == ["heard 1", "heard 1 heard 2"]
+
     async def test_partials_come_while_speech_does(self, there: World) -> None:
         async with there.talk() as client:
             client.say(tone(0.5))
