@@ -12,6 +12,7 @@ from threading import Event
 from typing import Protocol
 
 from anyio import CancelScope, CapacityLimiter, create_task_group, sleep_forever, to_thread
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from engines.preparation import Preparation
 from engines.tts.backends import Backend
@@ -109,6 +110,7 @@ class Threads:
     async def _each(self, pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
         while piece := await to_thread.run_sync(next, pieces, b"", limiter=self._threads):
             yield piece
+        await checkpoint_if_cancelled()  # a job that was given up in its thread has not ended: it was stopped
 
 
 class Processes:

@@ -43,16 +43,34 @@ class Endless(Puppet):
             self.closed.set()
 
 
+class Silent(Puppet):
+    """A backend that has made nothing yet when it is told to stop."""
+
+    def __init__(self) -> None:
+        self.asked, self.told = Event(), Event()
+
+    def speak(self, job: Job, stopped: Callable[[], bool]) -> Generator[bytes, None, None]:
+        self.asked.set()
+        while not stopped():
+            sleep(0.01)
+        self.told.set()
+        yield from ()
+
+
 def asking(port: int, text: str, speaker: str) -> socket.socket:
     """A connection that has asked for speech and read the first bytes of the answer."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     connection.connect(("127.0.0.1", port))
-    form = urlencode({"tts_text": text, "spk_id": speaker}).encode()
-    head = f"POST {wire.SFT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(form)}\r\n"
-    connection.sendall(f"{head}Content-Type: application/x-www-form-urlencoded\r\n\r\n".encode() + form)
+    connection.sendall(_request(text, speaker))
     assert connection.recv(200).startswith(b"HTTP/1.1 200")
     return connection
+
+
+def _request(text: str, speaker: str) -> bytes:
+    form = urlencode({"tts_text": text, "spk_id": speaker}).encode()
+    head = f"POST {wire.SFT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(form)}\r\n"
+    return f"{head}Content-Type: application/x-www-form-urlencoded\r\n\r\n".encode() + form
 
 
 @pytest.mark.parametrize("stuck", [False, True])
@@ -62,6 +80,17 @@ def test_hanging_up_stops_the_backend_and_closes_its_generator(serving: Serving,
         asking(port, "hi", "one").close()
         assert backend.told.wait(2)
         assert backend.closed.wait(2)
+
+
+def test_hanging_up_before_the_first_sound_is_no_failure(serving: Serving, capfd: pytest.CaptureFixture[str]) -> None:
+    backend = Silent()
+    with serving(backend) as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        until(lambda: httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200)
+        connection.sendall(_request("hi", "one"))
+        assert backend.asked.wait(2)
+        connection.close()
+        assert backend.told.wait(2)
+    assert "made no sound" not in capfd.readouterr().err
 
 
 def test_a_slow_reader_does_not_make_the_engine_run_ahead(serving: Serving) -> None:
