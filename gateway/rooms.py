@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
-from gateway.errors import GatewayError
+from gateway.errors import TooSlow
 from gateway.socket import Socket
 
 MOST_WAITING = 256
@@ -19,12 +19,6 @@ PACE = 0.05
 """Seconds between two states of a message that grows."""
 MOST_TOKENS = 10_000
 """Chats whose conversations can be taken up again."""
-
-
-class TooSlow(GatewayError):
-    """The client reads too slowly."""
-
-    status, code = 503, "too_slow"
 
 
 class Outbox:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from gateway import rooms
-from gateway.rooms import Outbox, Rooms, TooSlow
+from gateway.errors import TooSlow
+from gateway.rooms import Outbox, Rooms
 from gateway.socket import Socket
 
 

@@ -14,9 +14,8 @@ from typing import Protocol
 
 from gateway.deltas import Appended
 from gateway.dictation import Microphone, dictate
-from gateway.errors import BadRequest, ClientGone, GatewayError
+from gateway.errors import BadRequest, ClientGone, GatewayError, TooSlow
 from gateway.events import Transcript
-from gateway.rooms import TooSlow
 from gateway.socket import Socket
 from gateway.state import State
 from gateway.surfaces.voicechat import one_more
