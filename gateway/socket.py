@@ -108,8 +108,7 @@ class Socket:
             raise ClientGone("the connection is closed")
         try:
             await self._send(message)
-        except (OSError, RuntimeError) as exc:  # uvicorn: ClientDisconnected, or "after close"
-            self._closed = True
+        except (OSError, RuntimeError) as exc:  # uvicorn: ClientDisconnected, or "after close"; what it said is still read
             raise ClientGone("the client has left") from exc
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from gateway.chats import Chat, Message, Speaker, new_message
 from gateway.dialogue import Dialogue, Ended, Trouble
-from gateway.errors import BadRequest, GatewayError
+from gateway.errors import BadRequest, ClientGone, GatewayError
 from gateway.events import ReplyText, Resumable
 from gateway.rooms import Outbox, Room
 from gateway.socket import Socket
@@ -87,7 +87,10 @@ class _Visit:
         try:
             async with self._dialogue.at_work(), task_group() as tasks:
                 others = (tasks.create_task(self._read()), tasks.create_task(self._answer()))
-                await self._outbox.deliver(self._socket, settings.client_idle_timeout)
+                try:
+                    await self._outbox.deliver(self._socket, settings.client_idle_timeout)
+                except ClientGone:
+                    await asyncio.wait(others[:1])  # what it said before it left is heard
                 for task in others:
                     task.cancel()
         finally:
@@ -135,7 +138,7 @@ class _Visit:
                 self._fail(exc)
                 return
             self._tell(message, content)
-            await self._state["chats"].add(message)
+            await shielded(self._state["chats"].add(message))  # it is told, and answered: also where the client leaves
 
     async def _answer(self) -> None:
         """What comes of it."""

@@ -70,6 +70,18 @@ class TestChatting:
         assert mine["message_id"] != answer[0]["message_id"]
         assert mind.jobs[0].wishes.speech is False
 
+    async def test_what_was_said_is_kept_also_where_the_client_leaves_right_behind_it(self, gateway: Gateway) -> None:
+        await thinks(gateway, Mind())
+        for number in range(20):
+            async with chat(gateway, "hasty") as one:
+                await one.next()
+                await one.say(f"message {number}")
+        while (await gateway.client.get("/health")).json()["active_connections"]:
+            await asyncio.sleep(0.01)
+        body = (await gateway.client.get("/chat/hasty")).json()
+        said = [found["content"] for found in body["messages"] if found["speaker"] == "user"]
+        assert said == [f"message {number}" for number in range(20)]
+
     async def test_both_sides_are_kept_listed_and_shown_to_the_next_who_connects(self, gateway: Gateway) -> None:
         await thinks(gateway, Mind())
         async with chat(gateway, "kept", "&user=keeper") as one:
