@@ -108,7 +108,8 @@ class Socket:
             raise ClientGone("the connection is closed")
         try:
             await self._send(message)
-        except (OSError, RuntimeError) as exc:  # uvicorn: ClientDisconnected, or "after close"; what it said is still read
+        except (OSError, RuntimeError) as exc:  # uvicorn: ClientDisconnected, or "after close"
+            # What the client said before it left can still be read.
             raise ClientGone("the client has left") from exc
 
 
