@@ -8,10 +8,8 @@ hashes say what it is, and what only training asks for is left out.
 import hashlib
 import logging
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from engines.provision.needs import Role
 from engines.provision.progress import Meter, Tell
 from engines.provision.refusal import ProvisionError
 from engines.provision.requirements import Batch, batches, importable, imported_as
+from engines.provision.staging import staging
 from engines.provision.turns import turn
 from engines.settings import Engines, inherited
 
@@ -55,40 +54,35 @@ def _folder_with(batch: Batch, settings: Engines, tell: Tell) -> Path:
 
 
 def _install(batch: Batch, folder: Path, settings: Engines, tell: Tell) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".staging-{folder.name}-"
-    for left in folder.parent.glob(f"{prefix}*"):  # of one that was killed: ours is the only turn
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True) as name:
-        staging = Path(name)
-        (staging / "requirements.txt").write_text("\n".join(batch.pins) + "\n")
-        _pip(batch, staging, settings, tell)
-        site = staging / "site"
+    with staging(folder.parent, folder.name) as place:
+        (place / "requirements.txt").write_text("\n".join(batch.pins) + "\n")
+        _pip(batch, place, settings, tell)
+        site = place / "site"
         absent = [name for name in batch.names if not importable(imported_as(name), [str(site)])]
         if absent:
             raise ProvisionError(f"packages: pip has installed {', '.join(absent)}, but nothing can import it")
         site.replace(folder)
 
 
-def _pip(batch: Batch, staging: Path, settings: Engines, tell: Tell) -> None:
+def _pip(batch: Batch, place: Path, settings: Engines, tell: Tell) -> None:
     """Downloads are unpacked in the volume too: a container's /tmp may be small."""
-    (staging / "tmp").mkdir()
-    (staging / "site").mkdir()
+    (place / "tmp").mkdir()
+    (place / "site").mkdir()
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--no-cache-dir", "install"]
-    command += ["--no-deps", "--target", str(staging / "site"), "--requirement", str(staging / "requirements.txt")]
+    command += ["--no-deps", "--target", str(place / "site"), "--requirement", str(place / "requirements.txt")]
     command += batch.options
     if settings.wheels_dir is not None:
         command += ["--no-index", "--find-links", str(settings.wheels_dir.absolute())]
-    said = staging / "pip.log"
+    said = place / "pip.log"
     meter = Meter(tell, "packages")
     with said.open("w") as out:
-        environment = inherited({"TMPDIR": str(staging / "tmp")})
+        environment = inherited({"TMPDIR": str(place / "tmp")})
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment) as process:
             try:
                 while process.poll() is None:
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(0.5)
-                    meter.at(_size(staging))
+                    meter.at(_size(place))
             finally:
                 process.kill()  # of one that has ended, nothing
     if process.returncode != 0:

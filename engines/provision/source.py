@@ -8,7 +8,6 @@ lock says matter. A whole checkout has the same digest.
 import hashlib
 import shutil
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from engines.provision.download import download
 from engines.provision.lock import Pin, Source
 from engines.provision.progress import Meter, Tell
 from engines.provision.refusal import ProvisionError
+from engines.provision.staging import staging
 from engines.provision.turns import turn
 from engines.provision.web import Url
 from engines.settings import Engines
@@ -101,13 +101,9 @@ def _that_matter(folder: Path, matters: Mapping[str, tuple[str, ...]]) -> Iterat
 
 
 def _make(folder: Path, source: Source, given: str, tell: Tell) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".staging-{source.name}-"
-    for left in folder.parent.glob(f"{prefix}*"):  # of one that was killed: ours is the only turn
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True) as staging:
-        made = Path(staging) / "source"
-        archive, where = _archive(Path(staging), source, given, tell)
+    with staging(folder.parent, source.name) as place:
+        made = place / "source"
+        archive, where = _archive(place, source, given, tell)
         try:
             _unpack(archive, made, source)
         except _Broken as exc:
@@ -118,7 +114,7 @@ def _make(folder: Path, source: Source, given: str, tell: Tell) -> None:
         made.replace(folder)
 
 
-def _archive(staging: Path, source: Source, given: str, tell: Tell) -> tuple[Path, str]:
+def _archive(place: Path, source: Source, given: str, tell: Tell) -> tuple[Path, str]:
     """(the archive, what to call it)"""
     address = (given or source.url).replace("{commit}", source.commit)
     if not address.startswith(("http://", "https://")):
@@ -128,7 +124,7 @@ def _archive(staging: Path, source: Source, given: str, tell: Tell) -> tuple[Pat
         return path, str(path)
     url = Url(address)
     meter = Meter(tell, f"source {source.name}")
-    path = staging / "archive.tar.gz"
+    path = place / "archive.tar.gz"
     try:
         download(url, path, Pin(), meter.at, limit=_ARCHIVE_BYTES)
     except web.WebError as exc:
