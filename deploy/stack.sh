@@ -92,7 +92,7 @@ wait_until_ready() {
       if [[ $answer != "$said" ]]; then echo "voxgate: waiting: $answer"; fi
       said=$answer
       if ((SECONDS >= limit)); then give_up "not ready in time: $answer"; fi
-      if crashing; then give_up "a service keeps stopping: $answer"; fi
+      if crashing; then give_up "a service keeps stopping (is its image older than the code? make build): $answer"; fi
     fi
     sleep 1
   done
