@@ -12,7 +12,7 @@ import sys
 import soxr
 from websockets.asyncio.client import ClientConnection, connect
 
-from bench.cycles import gateway
+from bench.cycles import embedded
 from engines.tts.backends.flite import Flite
 from gateway.wire import fun_audio_chat as wire
 from gateway.wire import opus, turns
@@ -27,8 +27,8 @@ def main() -> None:
     asked = parser.parse_args()
     flite = Flite("rms")  # Debian: libflite1
     said = {name: _at_24k(flite, text) for name, text in (("short", "what time is it"), ("long", "what can you do"))}
-    with gateway() as (_, port, _folder):
-        found = asyncio.run(_measure(port, said, asked.rounds))
+    with embedded() as stand:
+        found = asyncio.run(_measure(stand.port, said, asked.rounds))
     print("| reply | seconds of audio | recognition s | first token s | first audio s | after recognition ms |")
     print("|---|---|---|---|---|---|")
     for name, replies in found.items():

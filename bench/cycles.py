@@ -1,7 +1,8 @@
 """`python -m bench.cycles`: connect, talk, hang up at any byte, a thousand times; then count what is left.
 
-The gateway runs with the embedded engines (`voxgate run`). What is counted: descriptors and children of every process,
-tasks and conversations of the gateway, places at engines, files in the scratch space, memory.
+The gateway runs with the embedded engines (`voxgate run`), or before Fun-Audio-Chat's (`--relay`). What is counted:
+descriptors of every process, processes, tasks and conversations of the gateway, places at engines, files in the scratch
+space, memory.
 """
 
 import argparse
@@ -22,16 +23,30 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from bench.stand import free_port, process
+from gateway.wire import engine_health, opus
 from gateway.wire import fun_audio_chat as wire
-from gateway.wire import opus
 
 AT_A_TIME = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Stand:
+    """What is measured."""
+
+    port: int
+    scratch: Path
+    gateway: psutil.Process
+    others: psutil.Process
+    """The engines, and perhaps what supervises them, with all below it."""
+
+    def family(self) -> list[psutil.Process]:
+        return list({self.gateway, *self.gateway.children(), self.others, *self.others.children(recursive=True)})
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     descriptors: int
-    children: int
+    processes: int
     tasks: int
     conversations: int
     places: int
@@ -39,40 +54,68 @@ class Left:
     files: int
     """In the scratch space."""
     rss: int
-    """Bytes, of the gateway alone: the engines' memory grows with the first recordings and stays."""
+    """Bytes, of the gateway alone."""
+    others: int
+    """Bytes, of all else; the engines' memory grows with the first recordings and stays."""
+
+    def more_than(self, before: "Left") -> list[str]:
+        """What there is more of; memory is for others to judge."""
+        counted = [name for name in self.__slots__ if name not in ("rss", "others")]
+        return [name for name in counted if getattr(self, name) > getattr(before, name)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m bench.cycles")
     parser.add_argument("--cycles", type=int, default=1000)
     parser.add_argument("--warm-up", type=int, default=100)
+    parser.add_argument("--relay", action="store_true", help="before engines.s2s, not the embedded engines")
     parser.add_argument("audio", nargs="?", help="a WAV to say, mono s16le at 24 kHz [a buzz like syllables]")
     asked = parser.parse_args()
-    pages = _pages(asked.audio)
-    with gateway() as (running, port, folder):
-        asyncio.run(cycles(port, pages, asked.warm_up, seed=1))
-        before = count(running, port, folder)
+    pages = pages_of(asked.audio)
+    with relay() if asked.relay else embedded() as stand:
+        asyncio.run(cycles(stand.port, pages, asked.warm_up, seed=1))
+        before = settled(stand)
         started = time.monotonic()
-        asyncio.run(cycles(port, pages, asked.cycles, seed=2))
-        after = count(running, port, folder)
-        print(f"{asked.cycles} cycles in {time.monotonic() - started:.0f} s, after {asked.warm_up} to warm up")
+        asyncio.run(cycles(stand.port, pages, asked.cycles, seed=2))
+        took = time.monotonic() - started
+        after = settled(stand, before)
+        print(f"{asked.cycles} cycles in {took:.0f} s, after {asked.warm_up} to warm up")
         for name in Left.__slots__:
             print(f"{name}: {getattr(before, name)} → {getattr(after, name)}")
         grown = after.rss / before.rss - 1
-        print(f"memory: {grown:+.1%}")
-        leaked = [name for name in Left.__slots__ if name != "rss" and getattr(after, name) > getattr(before, name)]
-        sys.exit(f"more than before: {', '.join(leaked)}" if leaked or grown > 0.05 else None)
+        print(f"memory: {grown:+.1%}; of the others: {after.others / before.others - 1:+.1%}")
+        leaked = after.more_than(before)
+        sys.exit(f"more than before: {', '.join(leaked) or 'memory'}" if leaked or grown > 0.05 else None)
 
 
 @contextmanager
-def gateway() -> Iterator[tuple[psutil.Process, int, Path]]:
-    """(the supervisor, port, data folder)"""
+def embedded() -> Iterator[Stand]:
+    """`voxgate run`."""
     with tempfile.TemporaryDirectory() as name:
         port = free_port()
-        flags = ["--host", "127.0.0.1", "--port", str(port), "--avatar-port", str(free_port()), "--data-dir", name]
-        command = ["-m", "gateway", "run", *flags, "--log-level", "error"]
-        with process(command, port, ready="/ready") as running:
-            yield running, port, Path(name)
+        with process([*_gateway("run", port, name)], port, ready="/ready") as running:
+            inside = next(one for one in running.children() if "serve" in one.cmdline())
+            yield Stand(port, Path(name) / "scratch", inside, running)
+
+
+@contextmanager
+def relay() -> Iterator[Stand]:
+    """The gateway before the scripted backend of engines.s2s."""
+    with tempfile.TemporaryDirectory() as name:
+        port, engine = free_port(), free_port()
+        base = f"http://127.0.0.1:{engine}"
+        urls = ["--converse-urls", base, "--speak-urls", base, "--transcribe-urls", base]
+        command = [*_gateway("serve", port, name), "--converse-engine", "fun_audio_chat", *urls]
+        with (
+            process(["-m", "engines.s2s", "--port", str(engine)], engine, ready=engine_health.PATH) as other,
+            process(command, port, ready="/ready") as running,
+        ):
+            yield Stand(port, Path(name) / "scratch", running, other)
+
+
+def _gateway(command: str, port: int, folder: str) -> list[str]:
+    where = ["--host", "127.0.0.1", "--port", str(port), "--avatar-port", str(free_port()), "--data-dir", folder]
+    return ["-m", "gateway", command, *where, "--log-level", "error"]
 
 
 async def cycles(port: int, pages: list[bytes], number: int, seed: int) -> None:
@@ -113,30 +156,32 @@ async def _cycle(port: int, pages: list[bytes], chance: random.Random) -> None:
                 socket.transport.abort()
 
 
-def count(running: psutil.Process, port: int, folder: Path) -> Left:
-    """Once nothing is at work any more, or 20 s have passed."""
-    deadline = time.monotonic() + 20
-    while (left := _count(running, port, folder)).places or left.conversations or left.files:
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.2)
+def settled(stand: Stand, before: Left | None = None) -> Left:
+    """Once nothing is at work any more, and no more is left than before; or 40 s have passed: an idle connection to an
+    engine is kept for 30."""
     time.sleep(1)
-    return _count(running, port, folder)
+    deadline = time.monotonic() + 40
+    while True:
+        left = _left(stand)
+        idle = not (left.places or left.conversations or left.files or (before and left.more_than(before)))
+        if idle or time.monotonic() > deadline:
+            return left
+        time.sleep(0.2)
 
 
-def _count(running: psutil.Process, port: int, folder: Path) -> Left:
-    family = running.children(recursive=True)
-    inside = next(one for one in family if "serve" in one.cmdline())
-    engines = httpx.get(f"http://127.0.0.1:{port}/health").json()["engines"].values()
-    metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+def _left(stand: Stand) -> Left:
+    family = stand.family()
+    engines = httpx.get(f"http://127.0.0.1:{stand.port}/health").json()["engines"].values()
+    metrics = httpx.get(f"http://127.0.0.1:{stand.port}/metrics").text
     return Left(
         descriptors=sum(one.num_fds() for one in family),
-        children=len(family),
+        processes=len(family),
         tasks=_metric(metrics, "voxgate_tasks"),
         conversations=_metric(metrics, "voxgate_conversations"),
         places=sum(engine["running"] + engine["waiting"] for engine in engines),
-        files=sum(path.is_file() and path.name != "lock" for path in (folder / "scratch").rglob("*")),
-        rss=inside.memory_info().rss,
+        files=sum(path.is_file() and path.name != "lock" for path in stand.scratch.rglob("*")),
+        rss=stand.gateway.memory_info().rss,
+        others=sum(one.memory_info().rss for one in family if one != stand.gateway),
     )
 
 
@@ -144,7 +189,7 @@ def _metric(text: str, name: str) -> int:
     return sum(int(float(line.split()[-1])) for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
 
 
-def _pages(path: str | None) -> list[bytes]:
+def pages_of(path: str | None) -> list[bytes]:
     if path:
         pcm = Path(path).read_bytes()[44:]
     else:
