@@ -45,8 +45,9 @@ log = structlog.get_logger(__name__)
 _START, _PAUSE = (wire.encode(wire.Control(action)) for action in (wire.Action.START, wire.Action.PAUSE))
 _ENDS = {"completed": Phase.DONE, "cancelled": Phase.CANCELLED}
 _NO_SUCH_PATH = 404
-_NOTHING = "nothing_recorded"
-_MOST_RECORDED = 7500
+_NO_TURN = ("nothing_recorded", "too_large")
+"""Codes of what would have been a turn, were there anything in it, or less."""
+_MOST_RECORDED, _MOST_RECORDED_BYTES = 7500, 4 * 1024 * 1024
 """Pages: five minutes of the usual 40 ms."""
 
 
@@ -125,6 +126,7 @@ class _Conversation:
         """Whether the engine records nothing: it was told to reply, and not to listen since."""
         self._recorded: list[bytes] = []
         """Pages of the next turn that came while another is open."""
+        self._recorded_bytes = 0
         self._headers: list[bytes] = []
         """Pages that the engine's stream began with, when nobody wanted what came with them."""
         self._error = ""
@@ -188,7 +190,7 @@ class _Conversation:
                 await self._send_pages(await self._packing.feed(one))
             case Begin():
                 self._packing.drop()
-                self._recorded.clear()
+                self._forget_recorded()
                 await self._interrupt()
             case End():
                 await self._send_pages(self._packing.end())
@@ -215,8 +217,9 @@ class _Conversation:
             await self._send_page(page)
 
     async def _send_page(self, page: bytes) -> None:
-        if self._open and len(self._recorded) < _MOST_RECORDED:
+        if self._open and len(self._recorded) < _MOST_RECORDED and self._recorded_bytes < _MOST_RECORDED_BYTES:
             self._recorded.append(page)
+            self._recorded_bytes += len(page)
         if self._paused:
             if self._open:  # START would interrupt it
                 return
@@ -238,8 +241,12 @@ class _Conversation:
     async def _ask(self, message: bytes) -> None:
         self._begin_turn()
         self._calls.clear()
-        self._recorded.clear()
+        self._forget_recorded()
         await self._socket.send(message)
+
+    def _forget_recorded(self) -> None:
+        self._recorded.clear()
+        self._recorded_bytes = 0
 
     def _begin_turn(self) -> None:
         self._number += 1
@@ -305,10 +312,10 @@ class _Conversation:
         return None
 
     def _failed(self, error: turns.Failed) -> Conversed | None:
-        """Of a turn in which nothing was heard the engine may say that it is none."""
+        """Of a turn in which nothing was heard, or too much written, the engine may say that it is none."""
         self._error = error.message
         number = self._asked[error.turn - 1] if 0 < error.turn <= len(self._asked) else 0
-        if not number and error.code == _NOTHING:
+        if not number and error.code in _NO_TURN:
             number = next((one for one in self._open if one > self._current), 0)
             if number:
                 self._asked.remove(number)

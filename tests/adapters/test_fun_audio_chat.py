@@ -13,6 +13,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from gateway.adapters import fun_audio_chat as ours_module
 from gateway.adapters import fun_audio_chat_stock as adapter_module
 from gateway.adapters.connections import Client
 from gateway.adapters.fun_audio_chat import FunAudioChat
@@ -629,6 +630,28 @@ async def test_a_failure_of_ours_fails_its_turn(ours: str, http: Client) -> None
         assert client.failure(2).code == "nothing_recorded"
         client.say(Change(persona=""), Begin(), *pages(440, 0.4), End())
         await client.until(turn=3, phase=Phase.DONE)
+
+
+async def test_what_is_too_long_for_ours_fails_its_turn_and_no_other(ours: str, http: Client) -> None:
+    async with talk(made(ours, http)) as client:
+        client.say(Write("x" * (turns.LONGEST_PROMPT + 1)))
+        await client.until(turn=1, phase=Phase.FAILED)
+        assert client.failure(1).code == "too_large"
+        client.say(Write("hello"))
+        await client.until(turn=2, phase=Phase.DONE)
+
+
+async def test_pages_of_any_size_are_kept_for_the_next_turn_within_bounds(
+    ours: str, http: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ours_module, "_MOST_RECORDED_BYTES", 1000)
+    async with talk(made(ours, http), wishes=Change(persona='{"say": 2, "pause": 0.05}')) as client:
+        client.say(*pages(440, 0.4), End())
+        await client.until(turn=1, phase=Phase.WORKING)
+        client.say(*pages(880, 2.0), End())
+        await client.until(turn=2, phase=Phase.DONE)
+        heard = float(client.text(2).partition("spoke for ")[2].partition(" s")[0])
+        assert 0.1 < heard < 1
 
 
 async def test_our_engine_says_how_it_is(ours: str, http: Client) -> None:
