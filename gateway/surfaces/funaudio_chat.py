@@ -191,8 +191,7 @@ class _Conversation:
     async def _write(self, text: str) -> None:
         if not text.strip():
             raise BadRequest("the text is empty", code="empty_text")
-        if len(text) > self._settings.text_max_chars:
-            raise TooLarge(f"a text has at most {self._settings.text_max_chars} characters", code="text_too_long")
+        self._bound("text", text)
         await self._dialogue.write(text)
 
     async def _wish(self, message: wire.Metadata) -> None:
@@ -213,8 +212,24 @@ class _Conversation:
             await self._announce(
                 turns.Session(self._session.id, self._session.resume, self._session.resumed, wish.hands_free)
             )
+        wrong: GatewayError | None = None
         for result in wish.tool_results:
-            await self._dialogue.tool_result(result.id, result.output)
+            try:
+                await self._take_result(result)
+            except GatewayError as exc:
+                wrong = wrong or exc
+        if wrong is not None:
+            raise wrong
+
+    async def _take_result(self, result: turns.ToolResult) -> None:
+        self._bound("result of a tool", result.output)
+        await self._dialogue.tool_result(result.id, result.output)
+
+    def _bound(self, what: str, text: str) -> None:
+        """Raises TooLarge for what no engine takes."""
+        most = self._settings.text_max_chars
+        if len(text) > most:
+            raise TooLarge(f"a {what} has at most {most} characters", code="text_too_long")
 
     def _preset(self, name: str | None) -> Preset | None:
         if name is None:

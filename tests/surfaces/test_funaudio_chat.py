@@ -351,9 +351,10 @@ class TestWishes:
             assert client.events("tool_call") == [
                 {"type": "tool_call", "turn": 1, "id": "call-1", "name": "light", "arguments": '{"on": true}'}
             ]
-            await client.wish(tool_results=[{"id": "other", "output": "x"}])
+            await client.wish(tool_results=[{"id": "call-1", "output": "x" * 20_001}])
+            assert (await client.event("error"))["code"] == "text_too_long"
+            await client.wish(tool_results=[{"id": "other", "output": "x"}, {"id": "call-1", "output": "on"}])
             assert (await client.event("error"))["code"] == "unknown_tool_call"
-            await client.wish(tool_results=[{"id": "call-1", "output": "on"}])
             await client.event("reply_done", turn=2)
             assert client.text()[-1] == "done"
         assert ToolResult("call-1", "on") in talker.said
