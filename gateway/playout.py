@@ -64,7 +64,6 @@ class Playout:
 
     __slots__ = (
         "_blocked",
-        "_busy",
         "_bytes",
         "_cuts",
         "_headers",
@@ -76,6 +75,7 @@ class Playout:
         "_room",
         "_seconds",
         "_send",
+        "_sending",
         "_sent",
         "_turn",
         "_unpacked",
@@ -90,8 +90,8 @@ class Playout:
         self._lane: deque[_Sound | _Words | _End] = deque()
         self._seconds, self._bytes, self._words = 0.0, 0, 0
         """Of what is in the lane; the last counts messages, and the one on its way."""
-        self._busy = False
-        """Whether something out of the lane is being sent."""
+        self._sending: _Sound | _Words | _End | None = None
+        """What has left the lane, and not yet us."""
         self._until = 0.0
         """Loop time when all that was sent will have been heard, if the client plays it at once."""
         self._turn, self._sent, self._blocked = 0, 0.0, 0.0
@@ -118,17 +118,17 @@ class Playout:
                 continue
             item = self._lane.popleft()
             self._bytes -= item.size
-            self._busy = True
+            self._sending = item
             try:
                 await self._put(item)
             finally:
-                self._busy = False
+                self._sending = None
 
     async def play(self, turn: int, piece: Audio | Opus) -> None:
         """Sound of a reply. Waits while too much of it waits; raises TooSlow."""
         if isinstance(piece, Opus):
             seconds = opus.seconds(piece.page)
-            if not self._lane and not self._busy and self._due():
+            if not self._lane and self._sending is None and self._due():
                 await self._opus(turn, piece.page, seconds)
             elif await self._admitted() or opus.is_header(piece.page):
                 self._add(_Sound(turn, piece, seconds))
@@ -141,7 +141,8 @@ class Playout:
 
     async def say(self, turn: int, message: bytes, *, reply: bool = False) -> None:
         """A message about a turn. reply: it is a part of the reply, and falls with it."""
-        if not self._words and (not self._lane or self._lane[0].turn == turn):
+        first = self._sending or (self._lane[0] if self._lane else None)
+        if not self._words and (first is None or first.turn == turn):
             await self._send(message)
         elif await self._admitted() or not reply:
             self._words += 1

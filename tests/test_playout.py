@@ -207,3 +207,17 @@ async def test_a_rate_that_changes_in_a_reply_loses_nothing() -> None:
     unpacker = opus.Unpacker()
     heard = b"".join(map(unpacker.feed, client.pages()))
     assert abs(pitch(heard) - 600) < 5
+
+
+async def test_a_later_turn_overtakes_no_end_that_its_client_is_slow_to_take() -> None:
+    client = Client(delay=0.02)
+    async with playing(client) as playout:
+        await playout.play(1, pcm(0.1))
+        client.end(1)
+        while "a" not in client.kinds():
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.03)
+        await playout.say(2, b"two")
+        await client.until("two")
+        await client.until("[1, 0.16, false]")
+    assert client.kinds()[-2:] == ["[1, 0.16, false]", "two"]
