@@ -221,6 +221,8 @@ class Dialogue:
     def _finish(self, turn: Turn, status: str, error: GatewayError | None = None) -> None:
         turn.ended, self._timings = True, turn.timings
         del self._turns[turn.number]
+        if self._hearing is not None:
+            self._hearing.answered()
         if status != "completed" and turn.number == self._number:
             self._calls = {}
         if error is not None:
@@ -346,6 +348,9 @@ class Dialogue:
         self._out.put(Speech(self._number + 1, True, self._hearing_since + at))
         if not self.recording:
             hearing.forget(at)
+            if self._number in self._turns:  # and not answered yet: it was a pause in a sentence, not its end
+                hearing.take_back()
+            hearing.answered()
             await self.begin()
 
     async def _stopped(self, hearing: Hearing, at: float) -> None:
@@ -356,6 +361,8 @@ class Dialogue:
             self._pass_on(hearing, at + self._settings.endpoint_silence)
         with self._troubling():
             await self.end()
+        if (turn := self._turns.get(self._number)) is not None:
+            turn.since -= self._settings.endpoint_silence  # it took that long to be sure
 
     def _pass_on(self, hearing: Hearing, until: float | None = None) -> None:
         for piece, seconds in hearing.take(until):
@@ -408,6 +415,8 @@ class Dialogue:
     def _note_reply(self, turn: Turn, event: ReplyAudio | ReplyText | ToolCall) -> None:
         now = asyncio.get_running_loop().time()
         turn.work(now)
+        if self._hearing is not None and turn.number == self._number:
+            self._hearing.answered()
         if isinstance(event, ToolCall):
             if turn.number == self._number:  # else the user has gone on, and nobody will ask for the result
                 self._calls[event.id] = None

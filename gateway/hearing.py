@@ -9,6 +9,8 @@ from gateway.settings import Settings
 
 _MARGIN = 1.0
 """Seconds of audio kept besides the padding: it takes that long at most to be sure that somebody speaks."""
+_MOST_TAKEN = 60.0
+"""Seconds of what was passed on that can be had again; of more the latest."""
 
 
 class Hearing:
@@ -21,6 +23,8 @@ class Hearing:
         self._kept_seconds = settings.endpoint_padding + _MARGIN
         self._kept: deque[tuple[Audio | Opus, float, float]] = deque()
         """What was not passed on, with its begin and its end."""
+        self._taken: deque[tuple[Audio | Opus, float, float]] = deque()
+        """What was, and has not been answered."""
         self._samples = 0
 
     def __repr__(self) -> str:
@@ -57,7 +61,19 @@ class Hearing:
                 piece, rest = self._cut(piece, begin, until)
                 self._kept.appendleft((rest, until, end))
                 end = until
+            self._taken.append((piece, begin, end))
+            while end - self._taken[0][1] > _MOST_TAKEN:
+                self._taken.popleft()
             yield piece, end - begin
+
+    def take_back(self) -> None:
+        """What was taken and not answered is kept again, before all that is."""
+        self._kept.extendleft(reversed(self._taken))
+        self._taken.clear()
+
+    def answered(self) -> None:
+        """What was taken is not wanted again."""
+        self._taken.clear()
 
     # Private
 

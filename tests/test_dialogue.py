@@ -861,6 +861,44 @@ class TestHandsFree:
             assert [type(event) for event in said] == [Speech, Ended, Speech, Turn, ReplyAudio, Ended]
             assert sound(0.5, 2) in puppet.last.pcm
 
+    async def test_who_speaks_on_before_the_reply_begins_is_heard_from_the_start(self) -> None:
+        async with talking(puppet := Puppet(), hands_free=True) as client:
+            for seed in (1, 2, 3):
+                await client.speak(quiet(0.5) + sound(0.5, seed) + quiet(0.7))
+                await settle()
+                puppet.last.tell(working(seed))
+                await settle()
+            turns = puppet.last.said
+            latest = turns[len(turns) - turns[::-1].index(Begin()) :]
+            heard = b"".join(piece.pcm for piece in latest if isinstance(piece, Audio))
+            begins = [heard.find(sound(0.5, seed)) for seed in (1, 2, 3)]
+            assert begins == sorted(begins) and begins[0] >= 0
+            assert len(heard) / 2 / RATE == pytest.approx(0.3 + 3 * 0.5 + 2 * 0.6 + 0.6 + 2 * 0.3, abs=0.7)
+            assert [ended.status for ended in client.ended] == ["cancelled"] * 2
+
+    async def test_what_was_answered_is_not_heard_again(self) -> None:
+        async with talking(puppet := Puppet(), hands_free=True) as client:
+            await client.speak(sound(0.5, 1) + quiet(0.7))
+            await settle()
+            puppet.last.tell(working(1), ReplyText(1, "yes"))
+            await client.until(lambda client: ReplyText(1, "yes") in client.told)
+            await client.speak(sound(0.5, 2) + quiet(0.7))
+            await settle()
+            puppet.last.tell(Turn(1, Phase.CANCELLED), working(2), Turn(2, Phase.FAILED, code="x", reason="y"))
+            await client.ends(2)
+            await client.speak(sound(0.5, 3) + quiet(0.7))
+            await settle()
+            for seed in (1, 2, 3):
+                assert puppet.last.pcm.count(sound(0.5, seed)) == 1
+
+    async def test_times_count_from_the_end_of_speech_not_from_when_it_was_certain(self) -> None:
+        async with talking(puppet := Puppet(), hands_free=True) as client:
+            await client.speak(sound(0.5) + quiet(0.7))
+            await settle()
+            puppet.last.tell(working(1), reply(1), done(1))
+            (ended,) = await client.ends()
+            assert 0.6 <= ended.timings["first_audio"] < 1.0
+
     async def test_ten_minutes_of_silence_cost_nothing(self) -> None:
         async with talking(puppet := Puppet(), hands_free=True) as client:
             for piece in pieces(quiet(60.0), RATE):
