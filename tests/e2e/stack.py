@@ -73,6 +73,21 @@ class Stack:
         command = ["docker", "exec", self.container(service), "python", "-c", code]
         return subprocess.run(command, capture_output=True, text=True, timeout=30)
 
+    def check_rights(self, service: str) -> None:
+        """It is nobody in particular, may do nothing, and writes nowhere but to its volume."""
+        host = self.inspect(service)["HostConfig"]
+        assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and not host["Privileged"]
+        assert any(option.startswith("no-new-privileges") for option in host["SecurityOpt"])
+        assert self.python(service, "import os; print(os.getuid())").stdout.strip() == "10001"
+        assert "Read-only" in self.python(service, "open('/app/x', 'w')").stderr
+
+    def ways_out(self, service: str) -> list[str]:
+        """Its networks that are not internal. (Docker 20.10 sets a default route in internal ones too, leading
+        nowhere.)"""
+        networks = self.inspect(service)["NetworkSettings"]["Networks"]
+        internal = {name: docker("network", "inspect", "-f", "{{.Internal}}", name) for name in networks}
+        return [name.rpartition("_")[2] for name, is_internal in internal.items() if is_internal == "false"]
+
     def state(self, engine: str) -> str:
         body = httpx.get(f"{self.url}/health", timeout=10, trust_env=False).json()
         return str(body["engines"][engine]["state"])

@@ -172,11 +172,7 @@ def test_no_engine_port_answers_from_the_host(stack: Stack, port: int) -> None:
 
 @pytest.mark.parametrize("service", ["gateway", *ENGINES])
 def test_a_service_has_no_rights_and_writes_nowhere_but_to_its_volume(stack: Stack, service: str) -> None:
-    host = stack.inspect(service)["HostConfig"]
-    assert host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"] and not host["Privileged"]
-    assert any(option.startswith("no-new-privileges") for option in host["SecurityOpt"])
-    assert stack.python(service, "import os; print(os.getuid())").stdout.strip() == "10001"
-    assert "Read-only" in stack.python(service, "open('/app/x', 'w')").stderr
+    stack.check_rights(service)
 
 
 def test_the_gateway_image_is_small_and_has_no_torch(stack: Stack) -> None:
@@ -184,11 +180,19 @@ def test_the_gateway_image_is_small_and_has_no_torch(stack: Stack) -> None:
     assert stack.python("gateway", "import torch").returncode != 0
 
 
+def test_without_a_gpu_the_cascade_converses_and_up_says_so(stack: Stack) -> None:
+    gateway = stack.container("gateway")
+    done = stack.try_make("up", COMPOSE_PROFILES="s2s", S2S_IMAGE="registry.invalid/never-pulled:1")
+    assert done.returncode == 0 and "the cascade converses" in done.stdout, done.stdout
+    assert stack.container("gateway") == gateway, "nothing has changed for it"
+    assert not docker("ps", "-aq", "--filter", stack.filter, "--filter", "label=com.docker.compose.service=s2s")
+
+
 def test_sealed_engines_reach_nothing_outside(stack: Stack, http: httpx.Client) -> None:
-    assert _ways_out(stack, "tts") == ["downloads"]
+    assert stack.ways_out("tts") == ["downloads"]
     assert "SEALED has changed" in stack.make("up", SEALED="true")
     for engine in ENGINES:
-        assert _ways_out(stack, engine) == []
+        assert stack.ways_out(engine) == []
         assert "Error" in stack.python(engine, GO_OUTSIDE).stderr
     assert client.speak_and_understand(http, "hello world") == "hello world"
 
@@ -244,13 +248,6 @@ def test_down_leaves_nothing(stack: Stack) -> None:
 def _published(inspected: dict[str, Any]) -> dict[int, int]:
     ports = inspected["NetworkSettings"]["Ports"]
     return {int(inner.split("/")[0]): int(outer[0]["HostPort"]) for inner, outer in ports.items() if outer}
-
-
-def _ways_out(stack: Stack, service: str) -> list[str]:
-    """Its networks that are not internal. (Docker 20.10 sets a default route in internal ones too, leading nowhere.)"""
-    networks = stack.inspect(service)["NetworkSettings"]["Networks"]
-    internal = {name: docker("network", "inspect", "-f", "{{.Internal}}", name) for name in networks}
-    return [name.rpartition("_")[2] for name, is_internal in internal.items() if is_internal == "false"]
 
 
 def _told(http: httpx.Client) -> int:

@@ -18,26 +18,36 @@ import httpx
 import pytest
 import yaml
 
-from gateway.wire import wav
-from tests.e2e import client
+from gateway.wire import opus, turns, wav
+from tests.e2e import client, talk
 from tests.e2e.stack import ROOT, Stack, docker, no_docker, wait_until
+from tests.tiny.fixtures import fun_audio_chat_source as fun_audio_chat_source
 from tests.tiny.speech import RATE, SENTENCES, pcm, say, silence
 
 pytestmark = pytest.mark.docker
 
-ENGINES = ("tts", "asr")
-WORKERS = {"tts": ("engines.tts.worker",), "asr": ("engines.asr.worker", "engines.asr.live.worker")}
+ENGINES = ("tts", "asr", "s2s")
+WORKERS = {
+    "tts": ("engines.tts.worker",),
+    "asr": ("engines.asr.worker", "engines.asr.live.worker"),
+    "s2s": ("engines.s2s.worker", "engines.s2s.vocoder_worker"),
+}
 MODELS = {
     "TTS_GPUS": "cpu",
     "ASR_GPUS": "cpu",
+    "S2S_GPUS": "cpu",
     "SFT_MODEL_ID": "/models/tiny/cosyvoice",
     "COSYVOICE3_MODEL_ID": "/models/tiny/cosyvoice3",
     "ASR_MODEL_ID": "/models/tiny/sensevoice",
     "ASR_REALTIME_MODEL_ID": "/models/tiny/paraformer-streaming",
     "VAD_MODEL_ID": "/models/tiny/fsmn-vad",
     "PUNC_MODEL_ID": "none",
+    "S2S_MODEL_ID": "/models/tiny/fun-audio-chat",
+    "S2S_VOCODER_MODEL_ID": "/models/tiny/fun-audio-chat-vocoder",
 }
-EMPTY = ("cosyvoice", "cosyvoice3", "sensevoice", "paraformer-streaming", "fsmn-vad")
+CONVERSING = {"COMPOSE_PROFILES": "s2s", "VOXGATE_CONVERSE_ENGINE": "fun_audio_chat"}
+"""What `make up` makes of COMPOSE_PROFILES=s2s on a host with a GPU."""
+EMPTY = tuple(folder.removeprefix("/models/tiny/") for folder in MODELS.values() if folder.startswith("/models/tiny/"))
 WITHOUT_GPU = {"runtime": "runc", "healthcheck": {"interval": "1s", "retries": 2, "start_period": "1s"}}  # 0 is not set
 PATIENCE = 180.0
 """Seconds: provisioning asks a name server that never answers five times; what is missing is looked for again after
@@ -116,7 +126,9 @@ class Images(Stack):
         plugin = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
         command = ["docker", "compose"] if plugin else ["docker-compose"]
         self._command = [*command, "-f", "compose.yaml", "-f", str(overlay)]
-        self.environment |= MODELS | {"SEALED": "true", "SETTINGS": "deploy/env.example"}
+        self.images["s2s"] = self.images["tts"].replace("tts", "s2s")
+        self.environment |= MODELS | CONVERSING | {"SEALED": "true", "SETTINGS": "deploy/env.example"}
+        self.environment["S2S_IMAGE"] = self.images["s2s"]
 
     def compose(self, *arguments: str) -> None:
         done = subprocess.run(
@@ -151,7 +163,8 @@ class Images(Stack):
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
-    """Up, with models that have a configuration and no weights, and without CosyVoice's source."""
+    """Up, with models that have a configuration and no weights, and without the sources of CosyVoice and
+    Fun-Audio-Chat."""
     if reason := no_docker():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("images")
@@ -199,6 +212,25 @@ def synthesis(engines_python: Path, cosyvoice_source: Path, tmp_path_factory: py
     return folder
 
 
+@pytest.fixture(scope="module")
+def conversation(
+    engines_python: Path,
+    synthesis: Path,
+    cosyvoice_source: Path,
+    fun_audio_chat_source: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The tiny models of conversation, and upstream's source; CosyVoice's, which it needs too, is synthesis's."""
+    folder = tmp_path_factory.mktemp("s2s")
+    command = [engines_python, "-m", "tests.e2e.tiny_models", "s2s", folder]
+    path = f"{cosyvoice_source}:{fun_audio_chat_source}"
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=True)
+    (folder / "source").mkdir()
+    copied = folder / "source" / fun_audio_chat_source.name
+    shutil.copytree(fun_audio_chat_source, copied, ignore=shutil.ignore_patterns(".git"))
+    return folder
+
+
 @pytest.fixture
 def http(stack: Images) -> Iterator[httpx.Client]:
     with client.connect(stack.url) as http:
@@ -210,25 +242,32 @@ def test_only_the_gpu_deployment_asks_for_the_gpu_and_builds_the_real_engines(de
     if reason := no_docker():
         pytest.skip(reason)
     chosen = {"DEVICE": device, "ENV_FILE": "none", "GPUS": "0,1", "ASR_GPUS": "1", "CLONE_MODEL_VERSION": "cosyvoice2"}
-    left_out = ("TTS_IMAGE", "ASR_IMAGE")
+    chosen |= {"COMPOSE_PROFILES": "s2s"}
+    left_out = ("TTS_IMAGE", "ASR_IMAGE", "S2S_IMAGE")
     environment = {name: value for name, value in os.environ.items() if name not in left_out} | chosen
     command = ["deploy/stack.sh", "config"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     services = yaml.safe_load(done.stdout)["services"]
-    for engine in ENGINES:
+    for engine in ENGINES if device == "gpu" else ("tts", "asr"):
         service = services[engine]
         assert service["runtime"] == ("nvidia" if device == "gpu" else "runc")
         assert service["build"].get("target") == (None if device == "gpu" else "embedded")
         assert service["image"] == f"voxgate-{engine}:{'latest' if device == 'gpu' else 'cpu'}"
         given = service["environment"]
         assert given["NVIDIA_VISIBLE_DEVICES"] == "0,1" and "compute" in given["NVIDIA_DRIVER_CAPABILITIES"]
+    converses = services["gateway"]["environment"]["VOXGATE_CONVERSE_ENGINE"]
+    assert converses == ("fun_audio_chat" if device == "gpu" else "cascade")
     assert services["asr"]["environment"]["ASR_GPUS"] == "1"
     assert services["tts"]["environment"]["CLONE_MODEL_VERSION"] == "cosyvoice2"
 
 
 @pytest.mark.parametrize(
     ("engine", "reason"),
-    [("asr", r"ASR_MODEL_ID: /models/tiny/sensevoice lacks model\.pt"), ("tts", "CosyVoice .*set COSYVOICE_SOURCE")],
+    [
+        ("asr", r"ASR_MODEL_ID: /models/tiny/sensevoice lacks model\.pt"),
+        ("tts", "CosyVoice .*set COSYVOICE_SOURCE"),
+        ("s2s", "CosyVoice .*set COSYVOICE_SOURCE"),
+    ],
 )
 def test_an_engine_that_lacks_something_says_what_and_stays_up(
     stack: Images, http: httpx.Client, engine: str, reason: str
@@ -238,9 +277,15 @@ def test_an_engine_that_lacks_something_says_what_and_stays_up(
     assert found["state"] != "ready" and re.search(reason, found["reason"]), found
     wait_until(lambda: stack.docker_says(engine) == "unhealthy", f"{engine}'s health check to fail")
 
-    refused = _ask(http, engine)
-    assert refused.status_code == 503 and int(refused.headers["retry-after"]) > 0
-    assert "error" in refused.json()
+    if engine == "s2s":
+        with talk.connected(stack.url) as talker:
+            done = talker.ask(talk.silence(1)).done
+            (told,) = (one for one in talker.events if isinstance(one, turns.Failed) and one.turn == 1)
+        assert done and done.status == "failed" and told.code == "engine_unavailable" and told.retry_after
+    else:
+        refused = _ask(http, engine)
+        assert refused.status_code == 503 and int(refused.headers["retry-after"]) > 0
+        assert "error" in refused.json()
 
     state = stack.inspect(engine)
     assert state["State"]["Running"] and state["RestartCount"] == 0
@@ -260,6 +305,13 @@ def test_synthesis_recovers_when_its_source_and_its_models_come(stack: Images, s
     _wait_until_ready(stack, "tts")
     assert "cosyvoice3" in stack.engine("tts")["model"].lower()
     assert stack.engine("tts")["device"] == "cpu"
+
+
+def test_conversation_recovers_when_its_source_and_its_models_come(stack: Images, conversation: Path) -> None:
+    stack.bring("s2s", conversation / "tiny", conversation / "source")
+    _wait_until_ready(stack, "s2s")
+    assert stack.engine("s2s")["model"] == "fun-audio-chat" and stack.engine("s2s")["device"] == "cpu"
+    assert stack.engine("s2s")["adapter"] == "fun_audio_chat"
 
 
 @pytest.mark.parametrize("text", SENTENCES[:3])
@@ -282,21 +334,37 @@ def test_synthesis_speaks_with_a_preset_and_with_a_cloned_voice(
     client.clone_a_voice_and_speak(http, tmp_path)
 
 
+def test_conversation_answers_in_writing_and_in_sound(stack: Images, conversation: Path) -> None:
+    with talk.connected(stack.url) as talker:
+        for turn in (1, 2):
+            if turn > 1:
+                talker.start()
+            reply = talker.ask(talk.sound(_recording(SENTENCES[turn])))
+            assert reply.done and reply.done.status == "completed", talker.errors
+            assert reply.text == "It is warm.\n" and len(reply.pcm) > 0.5 * opus.RATE
+
+
 @pytest.mark.parametrize("module", [module for modules in WORKERS.values() for module in modules])
 def test_a_killed_worker_is_replaced_and_nobody_else_notices(
     stack: Images, http: httpx.Client, module: str, request: pytest.FixtureRequest
 ) -> None:
     engine = module.split(".")[1]
-    request.getfixturevalue("synthesis" if engine == "tts" else "recognition")
+    request.getfixturevalue({"tts": "synthesis", "asr": "recognition", "s2s": "conversation"}[engine])
     before = {one: stack.workers(one) for modules in WORKERS.values() for one in modules}
     (victim,) = before[module]
     stack.python(engine, f"import os; os.kill({victim}, 9)")
     wait_until(lambda: stack.workers(module) not in ([], [victim]), "another worker")
-    wait_until(lambda: _ask(http, engine).status_code == 200, "the engine to serve again")
+    wait_until(lambda: _is_served(stack, http, engine), "the engine to serve again")
     wait_until(lambda: stack.state(engine) == "ready", "the engine to be ready again")
     after = {one: stack.workers(one) for one in before}
     assert {one for one in before if before[one] != after[one]} == {module}
     assert stack.inspect(engine)["RestartCount"] == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_has_no_rights_and_no_way_out(stack: Images, engine: str) -> None:
+    stack.check_rights(engine)
+    assert stack.ways_out(engine) == [] and not any(stack.inspect(engine)["NetworkSettings"]["Ports"].values())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -322,8 +390,8 @@ def test_an_image_lets_its_user_write_its_models_and_what_is_temporary(stack: Im
 
 
 def test_the_engines_share_their_packages(stack: Images) -> None:
-    """Else a host would hold the gigabytes twice: the base, the locks, the packages."""
-    assert _layers(stack.images["tts"])[:3] == _layers(stack.images["asr"])[:3]
+    """Else a host would hold the gigabytes three times: the base, the locks, the packages."""
+    assert _layers(stack.images["tts"])[:3] == _layers(stack.images["asr"])[:3] == _layers(stack.images["s2s"])[:3]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -351,6 +419,14 @@ def _ask(http: httpx.Client, engine: str) -> httpx.Response:
     if engine == "tts":
         return http.post("/api/synthesize", json={"text": "你好世界", "speaker_id": "中文女"})
     return http.post("/api/transcribe", data={"language": "中文"}, files={"audio": ("a.wav", _recording(SENTENCES[0]))})
+
+
+def _is_served(stack: Images, http: httpx.Client, engine: str) -> bool:
+    if engine != "s2s":
+        return _ask(http, engine).status_code == 200
+    with talk.connected(stack.url) as talker:
+        done = talker.ask(talk.sound(_recording(SENTENCES[0]))).done
+    return done is not None and done.status == "completed"
 
 
 def _recording(text: str) -> bytes:

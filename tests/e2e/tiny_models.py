@@ -1,6 +1,7 @@
-"""python -m tests.e2e.tiny_models {tts,asr} FOLDER: what an engine is given in place of gigabytes, below FOLDER/tiny.
+"""python -m tests.e2e.tiny_models {tts,asr,s2s} FOLDER: what an engine is given in place of gigabytes, below
+FOLDER/tiny.
 
-Runs in the environment of the engines; CosyVoice's source is on PYTHONPATH.
+Runs in the environment of the engines; the source that an engine stands on is on PYTHONPATH.
 """
 
 import shutil
@@ -18,6 +19,17 @@ def main(engine: str, folder: Path) -> None:
         patches.install()  # of what upstream imports, not all is here
         for version in ("cosyvoice", "cosyvoice3"):
             cosyvoice.build(folder / "tiny" / version, version)
+    elif engine == "s2s":
+        import patches
+        from engines.s2s.backends.fun_audio_chat_model import _registered
+        from tests.tiny import cosyvoice, fun_audio_chat
+
+        patches.install()
+        _registered()
+        reply = {"written": ("It is\n", "sunny."), "spoken": ("It is", " warm", ".\n")}
+        fun_audio_chat.build(folder / "tiny" / "fun-audio-chat", **reply)
+        size = cosyvoice.Size(tokens=96, codebook=6561, hidden=48)
+        cosyvoice.build(folder / "tiny" / "fun-audio-chat-vocoder", "cosyvoice3", size)
     else:
         from tests.tiny import funasr
 
