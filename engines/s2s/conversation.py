@@ -82,8 +82,9 @@ class Conversation:
             self._wrong = 0
 
     def end(self) -> None:
-        """The client has left."""
+        """The client has left. What was recorded goes now, not with what tracebacks hold once garbage is collected."""
         self._turn_to_the_user()
+        self._recording = Recording(self._lengths.recording)
 
     # Private
 

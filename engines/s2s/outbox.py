@@ -57,6 +57,12 @@ class Outbox:
         """When a message was sent."""
         self._more, self._less = asyncio.Event(), asyncio.Event()
 
+    def forget(self) -> None:
+        """Nobody reads any more: all that waits goes at once, with the codec."""
+        self._messages.clear()
+        self._sounds.clear()
+        self._packer = None
+
     def __repr__(self) -> str:
         return f"<{len(self._messages)} messages, {len(self._sounds) * PAGE_SECONDS:.1f} s of sound>"
 

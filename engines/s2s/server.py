@@ -106,6 +106,8 @@ class Chat:
             if others is None and over is not None:
                 return _first(over)
             log.error("a conversation failed", exc_info=others)
+        finally:
+            outbox.forget()
         return _Over(_FAILED, "the engine failed on this connection")
 
 
