@@ -130,6 +130,14 @@ async def test_what_waits_for_who_does_not_read_is_bounded() -> None:
         await asyncio.wait_for(outbox.write(), 1)
 
 
+async def test_what_waits_for_who_has_left_is_let_go() -> None:
+    outbox = Outbox(Wire().send, Pace())
+    outbox.say(wire.Text("x"))
+    await outbox.sound(tone(1.0), nothing)
+    outbox.forget()
+    assert repr(outbox) == "<0 messages, 0.0 s of sound>"
+
+
 async def test_replies_share_one_stream() -> None:
     async with writing(Pace(lead=1.0)) as (outbox, line):
         for _ in range(2):
