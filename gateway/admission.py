@@ -63,13 +63,13 @@ class Gate:
         if self.running < self.slots and not self._waiting:
             self.running += 1
         elif len(self._waiting) >= self.queue:
-            raise EngineBusy(f"too many requests: {self!r}")
+            raise EngineBusy(f"too many requests: {self.running} are served and {self.waiting} wait; try again later")
         else:
             try:
                 async with asyncio.timeout(self._patience):
                     await self._wait(moved)
             except TimeoutError:
-                raise EngineBusy(f"no slot within {self._patience:g} s: {self!r}") from None
+                raise EngineBusy(f"none of {self.slots} places came free in {self._patience:g} s") from None
 
     def release(self) -> None:
         self.running -= 1

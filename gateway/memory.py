@@ -94,6 +94,12 @@ class History:
         while self._too_much() and (second := self._second()):
             del self._past[:second]
 
+    def forget(self, past: Past) -> None:
+        """A question that cannot be answered, so that it does not stand in the way of the next one. Nothing where
+        results were given: they belong to their calls."""
+        if not past.results:
+            self._past = [one for one in self._past if one is not past]
+
     def copy(self) -> "History":
         return History(self._turns, self._past)
 
@@ -184,7 +190,8 @@ class Memory:
 
 
 def _say(messages: list[Message], question: str) -> None:
-    """What the user said after something that nobody replied to goes behind that."""
+    """What the user said after something that nobody replied to goes behind that; who began anew said it all again."""
     if messages and messages[-1].role is Role.USER:
-        question = f"{messages.pop().text}\n{question}"
+        before = messages.pop().text
+        question = question if question.startswith(before) else f"{before}\n{question}"
     messages.append(Message(Role.USER, question))

@@ -30,6 +30,23 @@ class TestHistory:
             history.add(Past(question))
         assert said(history) == [("user", "one\ntwo\nthree")]
 
+    def test_who_says_it_again_from_the_start_has_said_it_once(self) -> None:
+        history = History(8)
+        for question in ("what is", "what is two", "what is two plus three"):
+            history.add(Past(question))
+        assert said(history) == [("user", "what is two plus three")]
+
+    def test_a_question_can_be_forgotten_but_no_results(self) -> None:
+        history = History(8)
+        asked, given = Past("?", calls=(Call("a", "x", "{}"),)), Past(results={"a": "1"})
+        for past in (Past("?"), asked, given):
+            history.add(past)
+        history.forget(given)
+        assert len(history) == 3
+        history.forget(asked)
+        history.forget(asked)
+        assert len(history) == 2
+
     def test_it_keeps_the_newest_turns(self) -> None:
         history = History(3)
         for number in range(10):

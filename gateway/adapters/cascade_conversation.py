@@ -229,6 +229,9 @@ class Conversation:
                 await self._understand(turn)
                 await self._reply(turn)
         except GatewayError as exc:
+            if isinstance(exc, BadRequest):  # nobody takes these words; with them no later turn could be answered
+                self._history.forget(turn.past)
+            self._log(exc)
             self._finish(turn, Phase.FAILED, exc)
         except Exception:
             log.exception("turn failed")
@@ -303,6 +306,12 @@ class Conversation:
 
         voice = turn.wishes.voice or Preset(self._settings.default_voice)
         await perform(script, self._parts.speak, voice, _code(turn.wishes.language or ""), out)
+
+    def _log(self, exc: GatewayError) -> None:
+        """For the operator: what is the engines' doing. Words of others may hold what the user said."""
+        if exc.status >= 500:
+            reason = {} if exc.quotes else {"reason": str(exc)}
+            log.warning("turn failed", code=exc.code, **reason)
 
     def _queued(self, turn: _Turn, place: int, seconds: float = 0.0) -> None:
         self._say(turn, Turn(turn.number, Phase.QUEUED, place, seconds))

@@ -6,10 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.adapters import cascade_conversation, cascade_recognition, cascade_segments
 from gateway.adapters.cascade import Cascade
-from gateway.errors import EngineBroke, EngineBusy, EngineLoading, EngineTimeout, EngineUnavailable, GatewayError
+from gateway.errors import (
+    BadRequest,
+    EngineBroke,
+    EngineBusy,
+    EngineLoading,
+    EngineTimeout,
+    EngineUnavailable,
+    GatewayError,
+)
 from gateway.events import Audio, Phase, ReplyAudio, ReplyText, Resumable, ToolCall
 from gateway.memory import Call, Role
 from gateway.verbs import (
@@ -417,6 +426,26 @@ class TestReplies:
             client.say(Write("two"))
             assert (await client.ended(2)).phase is Phase.DONE
         assert [one.text for one in there.mind.asked[1].messages] == ["one", "Well, ", "two"]
+
+    async def test_a_question_that_the_model_refuses_spoils_no_later_one(self, there: World) -> None:
+        there.mind.replies = [["Yes."], [BadRequest("not that", code="engine_refused")], ["Yes."]]
+        async with there.talk() as client:
+            client.say(Write("one"), Write("bad"), Write("two"))
+            assert (await client.ended(2)).code == "engine_refused"
+            await client.ended(3)
+        assert [one.text for one in there.mind.asked[2].messages] == ["one", "Yes.", "two"]
+
+    async def test_the_operator_is_told_why_a_turn_failed_but_no_words_of_others(self, there: World) -> None:
+        there.mind.replies = [
+            [EngineUnavailable("the chat API refuses our key")],
+            [EngineBroke("the chat API answered 500: you said secret", quotes=True)],
+        ]
+        with capture_logs() as logged:
+            async with there.talk() as client:
+                client.say(Write("one"), Write("two"))
+                await client.ended(2)
+        told = [(one["code"], one.get("reason")) for one in logged if one["event"] == "turn failed"]
+        assert told == [("engine_unavailable", "the chat API refuses our key"), ("engine_broke", None)]
 
     async def test_of_nothing_are_a_failure(self, there: World) -> None:
         there.mind.replies = [[]]
