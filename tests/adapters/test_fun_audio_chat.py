@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from gateway.adapters import fun_audio_chat as ours_module
-from gateway.adapters import fun_audio_chat_stock as adapter_module
+from gateway.adapters import fun_audio_chat_stock_line as stock_line
 from gateway.adapters.connections import Client
 from gateway.adapters.fun_audio_chat import FunAudioChat
 from gateway.adapters.fun_audio_chat_line import is_page, pages_of
@@ -128,8 +128,8 @@ class Talk:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The double is quick, so less silence tells that its reply is over."""
-    monkeypatch.setattr(adapter_module, "_SILENCE", 0.1)
-    monkeypatch.setattr(adapter_module, "_TEXT_SILENCE", 0.08)
+    monkeypatch.setattr(stock_line, "_SILENCE", 0.1)
+    monkeypatch.setattr(stock_line, "_TEXT_SILENCE", 0.08)
 
 
 @pytest.fixture
@@ -341,7 +341,7 @@ async def test_a_turn_that_is_never_taken_fails(http: Client, server: Stock, mon
     async def hasty(_line: object) -> None:
         pass
 
-    monkeypatch.setattr(adapter_module._Line, "settle", hasty)
+    monkeypatch.setattr(stock_line.Line, "settle", hasty)
     async with talk(made(server, http, converse_timeout=0.25)) as client:
         client.say(*pages(440, 1), End())
         await client.until(turn=1, phase=Phase.FAILED)
