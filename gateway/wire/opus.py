@@ -4,6 +4,8 @@ from what is none.
 The only codec here that stands on libraries (sphn, which brings libopus, and numpy).
 """
 
+from functools import cache
+
 import numpy as np
 import sphn
 
@@ -16,6 +18,8 @@ _APPEND = 4000
 _HEAD = 27
 """Bytes of a page before its table of segments."""
 _FRAME_BYTES = 2 * FRAME
+_DELAY = 312
+"""Samples at 48 kHz, 6.5 ms: how much later than it was encoded sound comes out of a decoder."""
 MOST_SECONDS = 5.0
 """Of audio in a page. Live encoders make pages of 20 ms to 1 s."""
 _MOST_FRAME = 1275
@@ -185,6 +189,7 @@ class Packer:
     def __init__(self) -> None:
         self._writer = sphn.OpusStreamWriter(RATE)
         self._rest = b""
+        self._begun = False
 
     def feed(self, pcm: bytes) -> list[bytes]:
         """What `pcm` completes: each item a whole page, fit for one message; before the first the headers."""
@@ -204,4 +209,32 @@ class Packer:
         self._rest = b""
 
     def _page(self, pcm: bytes) -> bytes:
-        return bytes(self._writer.append_pcm(np.frombuffer(pcm, "<i2").astype(np.float32) / 32768))
+        page = bytes(self._writer.append_pcm(np.frombuffer(pcm, "<i2").astype(np.float32) / 32768))
+        if not self._begun:
+            self._begun, end = True, _HEAD + 1 + page[_HEAD]
+            page = _skipping(page[:end], _DELAY) + page[end:]
+        return page
+
+
+# Private
+
+
+@cache
+def _skipping(head: bytes, samples: int) -> bytes:
+    """The page that a stream begins with, changed to tell decoders to skip so many samples. sphn's tells them to skip
+    the first 80 ms, of which all but the codec's own delay are speech."""
+    page = bytearray(head)
+    page[38:40] = samples.to_bytes(2, "little")
+    page[22:26] = bytes(4)
+    page[22:26] = _checksum(page).to_bytes(4, "little")
+    return bytes(page)
+
+
+def _checksum(page: bytes | bytearray) -> int:
+    """Of a page in which its place is zero (RFC 3533, 6)."""
+    found = 0
+    for byte in page:
+        found ^= byte << 24
+        for _ in range(8):
+            found = (found << 1 ^ (0x04C11DB7 if found >> 31 else 0)) & 0xFFFFFFFF
+    return found

@@ -1,6 +1,7 @@
 """Ogg Opus streams: nothing of a sound is lost, and nothing that is no sound gets through."""
 
 import random
+import subprocess
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import sphn
 from hypothesis import given
 from hypothesis import strategies as st
+from imageio_ffmpeg import get_ffmpeg_exe
 
 from gateway.wire import opus
 from gateway.wire.opus import FRAME, RATE, NotOpus, Packer, Pages, Unpacker, check, is_header, seconds
@@ -60,6 +62,18 @@ class TestPacker:
         packer, reader = Packer(), sphn.OpusStreamReader(RATE)
         heard = np.concatenate([reader.append_bytes(one) for one in packer.feed(pcm) + packer.end()])
         assert np.abs(heard[len(pcm) // 2 - 30 :]).max() > 0.2
+
+    def test_decoders_that_skip_what_they_are_told_to_skip_hear_the_first_sample(self) -> None:
+        said = np.random.default_rng(1).normal(0, 4000, RATE // 2).astype("<i2")
+        packer = Packer()
+        stream = b"".join(packer.feed(said.tobytes()) + packer.end())
+        command = [get_ffmpeg_exe(), "-v", "warning", "-f", "ogg", "-i", "-", "-f", "s16le", "-ar", str(RATE), "-"]
+        found = subprocess.run(command, input=stream, capture_output=True, check=True)
+        assert not found.stderr, "such as a wrong checksum"
+        heard = np.frombuffer(found.stdout, "<i2")
+        size = 2 * len(heard)
+        both = np.fft.rfft(heard.astype(float), size) * np.conj(np.fft.rfft(said.astype(float), size))
+        assert (np.fft.irfft(both).argmax() + 2) % size <= 4, "in its place to two samples"
 
     def test_the_stream_goes_on_after_an_end(self) -> None:
         packer = Packer()
