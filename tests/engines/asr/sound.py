@@ -1,7 +1,8 @@
 """Speech to recognise: made by flite, recorded from people, and what is not speech at all."""
 
-import ctypes
 import struct
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import soxr
 
 from gateway.wire import wav
+from tests.engines.asr import flite
 
 RATE = 16_000
 PEOPLE = Path(__file__).resolve().parents[4] / "shared" / "audio"
@@ -17,33 +19,14 @@ SENTENCES = ("hello world", "stop the music", "what time is it", "how are you to
 """Heard exactly, whichever flite voice says them."""
 
 
-class _Wave(ctypes.Structure):
-    _fields_ = [
-        ("type", ctypes.c_char_p),
-        ("sample_rate", ctypes.c_int),
-        ("samples", ctypes.c_int),
-        ("channels", ctypes.c_int),
-        ("data", ctypes.POINTER(ctypes.c_int16)),
-    ]
-
-
 @cache
 def say(text: str) -> bytes:
     """Mono s16le at 16 kHz."""
-    try:
-        for name in ("libflite.so.1", "libflite_usenglish.so.1", "libflite_cmulex.so.1"):
-            ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
-        voices, flite = ctypes.CDLL("libflite_cmu_us_rms.so.1"), ctypes.CDLL("libflite.so.1")
-    except OSError as exc:
-        pytest.skip(f"needs libflite: {exc}")
-    flite.flite_init()
-    voices.register_cmu_us_rms.restype = ctypes.c_void_p
-    flite.flite_text_to_wave.restype = ctypes.POINTER(_Wave)
-    flite.flite_text_to_wave.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
-    ctypes.CDLL(None).srand(1)  # its excitation noise is drawn with rand(): else no two runs make the same sound
-    wave = flite.flite_text_to_wave(text.encode(), voices.register_cmu_us_rms(None)).contents
-    assert (wave.sample_rate, wave.channels) == (RATE, 1)
-    return ctypes.string_at(wave.data, 2 * wave.samples)
+    made = subprocess.run([sys.executable, "-S", flite.__file__, text], capture_output=True, check=False)
+    if made.returncode == flite.NO_FLITE:
+        pytest.skip(f"needs libflite: {made.stderr.decode().strip()}")
+    assert made.returncode == 0, made.stderr
+    return made.stdout
 
 
 def person_file(name: str) -> bytes:
