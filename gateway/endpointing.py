@@ -7,6 +7,7 @@ Rule 3: one network for the whole process. A stream is a few kilobytes, and noth
 
 import asyncio
 import importlib.util
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -206,6 +207,7 @@ def _network() -> Any:
 
 @cache
 def _loaded() -> Any:
+    os.putenv("ORT_DISABLE_TELEMETRY", "1")  # else it tells its maker about every process, and keeps an id on disk
     import onnxruntime  # slow
 
     found = importlib.util.find_spec("silero_vad")  # the package itself would import torch
