@@ -8,7 +8,7 @@ import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import soxr
@@ -54,6 +54,7 @@ class Output:
     def __init__(self, path: str) -> None:
         self._path = path
         self._file: wave.Wave_write | None = None
+        self._opened: BinaryIO | None = None
         self._stream: Any = None
         self._waiting = bytearray()
 
@@ -78,6 +79,8 @@ class Output:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+        if self._opened is not None:
+            self._opened.close()
         if self._stream is not None:
             self._stream.stop()
             self._stream.close()
@@ -85,9 +88,10 @@ class Output:
     def _into_file(self, pcm: bytes, sample_rate: int) -> None:
         if self._file is None:
             try:
-                self._file = wave.open(self._path, "wb")  # noqa: SIM115  (close does it)
+                self._opened = Path(self._path).open("wb")
             except OSError as exc:
                 raise Stopped(f"{self._path}: {exc.strerror}") from None
+            self._file = wave.open(self._opened)  # noqa: SIM115  (close does it)
             self._file.setnchannels(1)
             self._file.setsampwidth(2)
             self._file.setframerate(sample_rate)

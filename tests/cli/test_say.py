@@ -26,6 +26,12 @@ async def test_a_voice_that_nobody_has_is_one_line(tmp_path: Path) -> None:
     assert said.err.count("\n") == 1
 
 
+async def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    async with ScriptedEngine() as engine, running(tmp_path, engine) as gateway:
+        said = await voxgate("say", "Hello.", "-o", "/nowhere/o.wav", "--url", gateway.url)
+    assert (said.status, said.err) == (2, "voxgate: /nowhere/o.wav: No such file or directory\n")
+
+
 async def test_speech_that_breaks_off_is_no_success(tmp_path: Path) -> None:
     async with ScriptedEngine(Script(end=End.DIE)) as engine, running(tmp_path, engine) as gateway:
         said = await voxgate("say", "Hello.", "-o", str(tmp_path / "out.wav"), "--url", gateway.url)
