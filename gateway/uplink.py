@@ -76,10 +76,9 @@ class Uplink:
 
     def say(self, item: Said, turn: Turn | None = None) -> None:
         """turn: which one `item` begins, if it does."""
+        if isinstance(item, Change) and self._joins(item):
+            return
         last = self._items[-1][0] if self._items else None
-        if isinstance(item, Change) and isinstance(last, Change):
-            item = merged(last, item)
-            self._items.pop()
         if not (isinstance(last, Begin) and isinstance(item, Begin)):
             self._put(item, 0.0, turn)
 
@@ -103,6 +102,17 @@ class Uplink:
         return item, turn
 
     # Private
+
+    def _joins(self, change: Change) -> bool:
+        """Whether wishes for the same turn waited already: there is one Change for each turn, so that they are bounded
+        too, a quarter of a megabyte of tools each."""
+        for back, (item, _, turn) in enumerate(reversed(self._items), 1):
+            if turn is not None:
+                return False
+            if isinstance(item, Change):
+                self._items[-back] = merged(item, change), 0.0, None
+                return True
+        return False
 
     def _put(self, item: Said, seconds: float, turn: Turn | None) -> None:
         self._items.append((item, seconds, turn))

@@ -213,7 +213,7 @@ class TestWhatIsSaid:
                 await client.dialogue.begin()
                 await client.dialogue.change(Change(persona="x"))
                 await client.dialogue.cancel()
-            assert "3 items" in repr(client.dialogue)
+            assert "2 items" in repr(client.dialogue)
             assert [one.status for one in await client.ends()] == ["cancelled"]
 
     async def test_turns_that_wait_are_bounded(self) -> None:

@@ -87,3 +87,16 @@ def test_later_wishes_win_and_those_not_mentioned_stay() -> None:
     assert merged(old, Change()) == old
     assert merged(Change(), old) == old
     assert merged(old, Change("", Preset("c"), "", False, ())) == Change("", Preset("c"), "", False, ())
+
+
+async def test_wishes_for_one_turn_are_one_wherever_they_come() -> None:
+    """They are said before its audio ends, so no turn hears of them sooner or later."""
+    line = Uplink()
+    line.say(Change(persona="a"))
+    for _ in range(50):
+        line.hear(SECOND, 1.0)
+        line.say(Change(tools=({"big": "x" * 1000},)))
+    line.say(End(), Turn(1, 0.0))
+    line.say(Change(language="en"))
+    found = [one for one in await taken(line) if not isinstance(one, Audio)]
+    assert found == [Change(persona="a", tools=({"big": "x" * 1000},)), End(), Change(language="en")]
