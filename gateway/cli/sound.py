@@ -88,10 +88,10 @@ class Output:
     def _into_file(self, pcm: bytes, sample_rate: int) -> None:
         if self._file is None:
             try:
-                self._opened = Path(self._path).open("wb")
+                self._opened = Path(self._path).open("wb")  # noqa: SIM115  (close does it)
             except OSError as exc:
                 raise Stopped(f"{self._path}: {exc.strerror}") from None
-            self._file = wave.open(self._opened)  # noqa: SIM115  (close does it)
+            self._file = wave.open(self._opened)
             self._file.setnchannels(1)
             self._file.setsampwidth(2)
             self._file.setframerate(sample_rate)
