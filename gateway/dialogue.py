@@ -9,7 +9,7 @@ An engine counts turns within its session, the dialogue within the connection; h
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import cast
@@ -66,13 +66,16 @@ class Dialogue:
         resume: str = "",
         wishes: Change = Change(persona="", language="", speech=True, tools=()),
         hands_free: bool = False,
+        interrupted: Callable[[], None] | None = None,
     ) -> None:
-        """opus: whether the surface has audio as Ogg Opus pages, and would like replies so."""
+        """opus: whether the surface has audio as Ogg Opus pages, and would like replies so. interrupted: is called when
+        replies that run, wait or sound are not wanted any more, before anything else of it is told."""
         self._converse, self._settings, self._metrics = converse, settings, metrics
         self.packed = opus and all(cast(Converser, one.engine).packed for one in converse.members)
         """Whether replies come as Opus; else as PCM. What is heard may be either."""
         self._token, self._wishes = resume, wishes
         self._out = Outbox()
+        self._on_interrupt = interrupted or _nothing
         self._session: Session | None = None
         self._turns: dict[int, Turn] = {}
         """Those that were begun and have not ended, in order."""
@@ -134,6 +137,16 @@ class Dialogue:
         elif self.recording:
             self._keep(piece, seconds)
 
+    def hear_now(self, page: Opus, seconds: float) -> bool:
+        """Whether the engine has it already; else it is for `hear`. For a page of sound that was checked."""
+        if self._hands_free or not self.recording or not self.packed or self._lost is not None:
+            return False
+        if self._session is None or not self._session.uplink.hear_now(page):
+            return False
+        self._heard += seconds
+        self._recorded += seconds
+        return True
+
     async def begin(self) -> None:
         """The user begins to speak: replies that run or wait end now, and nothing of them comes out any more."""
         self._interrupt()
@@ -193,6 +206,11 @@ class Dialogue:
 
     # What the client is to be told.
 
+    def direct(self, take: Callable[[ReplyAudio], bool]) -> None:
+        """From now on sound that comes while the reader of `events` waits is given to `take`; what it does not take, it
+        reads."""
+        self._out.direct = take
+
     async def events(self) -> AsyncGenerator[Out]:
         """In order; ends only with the dialogue. For one reader."""
         while (event := await self._out.get()) is not None:
@@ -234,6 +252,7 @@ class Dialogue:
         """Ends all turns, and takes back what the surface has not read of them; that may be all of one that has ended
         at the engine."""
         self._calls = {}
+        self._on_interrupt()
         self._out.drop_replies()
         running = list(self._turns.values())
         self._interrupted = running[0].timings if running else self._timings
@@ -290,6 +309,7 @@ class Dialogue:
         for turn in list(self._turns.values()):
             self._finish(turn, "cancelled")
         self._out.close()
+        self._on_interrupt = _nothing  # the surface has the dialogue; both go at once where neither has the other
 
     # Private: what is heard
 
@@ -423,3 +443,7 @@ class Dialogue:
         else:
             turn.timings.setdefault("first_audio" if isinstance(event, ReplyAudio) else "first_token", now - turn.since)
         self._out.put(event if event.turn == turn.number else replace(event, turn=turn.number))
+
+
+def _nothing() -> None:
+    """Of a surface that does not ask."""

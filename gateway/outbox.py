@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from gateway.errors import GatewayError
@@ -51,7 +52,7 @@ Out = Turn | Transcript | ReplyAudio | ReplyText | ToolCall | Resumable | Speech
 class Outbox:
     """One reader. The engine's side asks for `room` first; what the client itself brings about always gets in."""
 
-    __slots__ = ("_bytes", "_closed", "_events", "_headers", "_reader", "_replies", "_writer")
+    __slots__ = ("_bytes", "_closed", "_events", "_headers", "_reader", "_replies", "_writer", "direct")
 
     def __init__(self) -> None:
         self._events: deque[Out] = deque()
@@ -62,6 +63,8 @@ class Outbox:
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._closed = False
+        self.direct: Callable[[ReplyAudio], bool] | None = None
+        """Of the reader: takes an event that it is waiting for, or does not."""
 
     def __repr__(self) -> str:
         return f"<outbox: {len(self._events)} events, {self._bytes} bytes>"
@@ -81,10 +84,17 @@ class Outbox:
             if not _begins_stream(event):
                 for page in headers:
                     self.put(ReplyAudio(event.turn, page))
+        if self.direct is not None and self._awaited and isinstance(event, ReplyAudio) and self.direct(event):
+            return
         self._events.append(event)
         self._bytes += _size(event)
         self._replies += isinstance(event, _REPLIES)
         _wake(self._reader)
+
+    @property
+    def _awaited(self) -> bool:
+        """Whether the reader has done with everything before."""
+        return self._reader is not None and not self._reader.done() and not self._events
 
     async def get(self) -> Out | None:
         """The next event; None after the last one."""
@@ -129,7 +139,7 @@ class Outbox:
 
     def close(self) -> None:
         """No more comes; what waits can still be read."""
-        self._closed = True
+        self._closed, self.direct = True, None
         _wake(self._reader)
 
 

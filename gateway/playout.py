@@ -25,6 +25,8 @@ _SLICE = 0.04
 """Seconds of PCM that are packed at a time, in 0.2 ms: the loop is for others too."""
 
 Send = Callable[[bytes], Awaitable[None]]
+SendNow = Callable[[bytes], bool]
+"""Gives whether it was sent; False where it would have to wait."""
 Build = Callable[[float, bool], bytes]
 """The message that ends a turn, from the seconds of sound that were sent of it, and whether it was cut short."""
 
@@ -138,6 +140,16 @@ class Playout:
             for at in range(0, len(piece.pcm), step):
                 pcm = piece.pcm[at : at + step]
                 self._add(_Sound(turn, Audio(pcm, piece.sample_rate), len(pcm) / 2 / piece.sample_rate))
+
+    def play_now(self, turn: int, page: bytes, send: SendNow) -> bool:
+        """Whether a page was sent already; else it is for `play`."""
+        if self._lane or self._sending is not None or not self._due() or not (seconds := opus.seconds(page)):
+            return False
+        if not send(self._page(self._headers + page)):
+            return False
+        self._headers = b""
+        self._count(turn, seconds)
+        return True
 
     async def say(self, turn: int, message: bytes, *, reply: bool = False) -> None:
         """A message about a turn. reply: it is a part of the reply, and falls with it."""
@@ -262,15 +274,18 @@ class Playout:
 
     async def _sound(self, turn: int, page: bytes, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        if turn != self._turn:
-            self._turn, self._sent, self._blocked = turn, 0.0, 0.0
+        self._count(turn, seconds)
         begun = loop.time()
-        self._until = max(self._until, begun) + seconds
-        self._sent += seconds
         await self._send(self._page(page))
         self._blocked += loop.time() - begun
         if self._blocked > self._patience:
             raise TooSlow("you read your reply more slowly than it is spoken")
+
+    def _count(self, turn: int, seconds: float) -> None:
+        if turn != self._turn:
+            self._turn, self._sent, self._blocked = turn, 0.0, 0.0
+        self._until = max(self._until, asyncio.get_running_loop().time()) + seconds
+        self._sent += seconds
 
     async def _rest(self, seconds: float | None) -> None:
         """Until woken, or for so long."""

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -14,6 +15,8 @@ from websockets.protocol import State
 from gateway import logs
 from gateway.app import build
 from gateway.settings import Settings, SettingsError
+from gateway.socket import DIRECT
+from gateway.wire import frames
 
 log = structlog.get_logger(__name__)
 _BACKLOG = 2048
@@ -61,9 +64,21 @@ class Server(uvicorn.Server):
 
 class Connection(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, bounded: little is unsent, a close waits for nobody, a peer that neither reads nor leaves is
-    cut off, and a handshake that cannot be read is answered."""
+    cut off, and a handshake that cannot be read is answered.
 
+    There is a short way for what is nearly all of the traffic, short binary messages: no parser and no task is in it.
+    gateway/socket.py Socket tells who may use it when.
+    """
+
+    direct: Callable[[bytes], bool] | None = None
+    """Takes a message that nobody is behind with an earlier one of; gives whether it did."""
     _cut: asyncio.TimerHandle | None = None
+    _awaited = False
+    """Whether somebody waits for the next message, and none is on its way there."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._frames = frames.Frames()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -74,15 +89,45 @@ class Connection(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.direct = None
+        if self.handshake_initiated:
+            self.scope["extensions"].pop(DIRECT, None)
         if self._cut is not None:
             self._cut.cancel()
 
     def data_received(self, data: bytes) -> None:
+        if self._awaited and self.direct is not None and self._between_messages(len(data)):
+            message = frames.message(data, masked=True)
+            if message is not None and self.direct(message):
+                return
+        self._frames.skip(data)
+        self._awaited = False
         super().data_received(data)
         if not self.handshake_initiated and self.conn.handshake_exc is not None:  # such as an address of 9 kB
             self.handshake_complete = self.close_sent = True
             self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             self.transport.close()
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            self.scope["extensions"][DIRECT] = self  # type: ignore[assignment]
+
+    async def receive(self) -> Any:
+        self._awaited = True
+        try:
+            return await super().receive()
+        finally:
+            self._awaited = False
+
+    def send_now(self, data: bytes) -> bool:
+        """Whether the message was sent: nothing has to wait."""
+        if self.disconnected or self.close_sent or not self.writable.is_set() or len(data) > frames.SHORT:
+            return False
+        if self.conn.state is not State.OPEN:
+            return False
+        self.transport.write(frames.frame(data, masked=False))
+        return True
 
     async def send(self, message: Any) -> None:
         closes = message["type"] == "websocket.close"
@@ -124,6 +169,16 @@ class Connection(WebSocketsSansIOProtocol):
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
         self._leave()
+
+    def _between_messages(self, size: int) -> bool:
+        """Whether so many bytes may be a message of their own."""
+        conn = self.conn
+        return (
+            self._frames.whole
+            and conn.state is State.OPEN
+            and conn.current_size is None
+            and size <= self.config.ws_max_size
+        )
 
     def _leave(self) -> None:
         if self._cut is None and not self.disconnected:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.errors import EngineBroke, EngineTimeout, GatewayError, TooLarge
-from gateway.events import Conversed
+from gateway.events import Conversed, Opus, ReplyAudio
 from gateway.outbox import Outbox
 from gateway.replicas import Replicas
 from gateway.settings import Settings
@@ -26,7 +26,7 @@ class Owner:
 
 
 class Session:
-    """Also what the engine reads of it: Converse.said. It is of no use any more once `broken` was told."""
+    """Also what the engine reads of it: Converse.said, and Direct. It is of no use any more once `broken` was told."""
 
     def __init__(self, settings: Settings, outbox: Outbox, owner: Owner) -> None:
         self._settings, self._outbox, self._owner = settings, outbox, owner
@@ -77,7 +77,7 @@ class Session:
 
     def close(self) -> None:
         """The engine is told, and frees what it has."""
-        self._closed = True
+        self._closed, self.uplink.direct = True, None
         if self._watch is not None:
             self._watch.cancel()
         if self.task is not None:
@@ -98,6 +98,16 @@ class Session:
             self.count += 1
             self._turns[self.count] = turn
         return item
+
+    def direct(self, hear: Callable[[Opus], bool]) -> None:
+        self.uplink.direct = hear
+
+    def reply(self, audio: ReplyAudio) -> bool:
+        if self._closed or self._outbox.full:
+            return False
+        self._alive = asyncio.get_running_loop().time()
+        self._owner.note(self, audio)
+        return True
 
     # Private
 

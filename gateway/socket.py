@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 import structlog
@@ -21,6 +21,17 @@ _REASON_BYTES = 123
 """Longest reason that a close frame has room for."""
 _CLOSE_SECONDS = 2.0
 """Longest wait for a client that reads nothing to have its close frame sent."""
+
+DIRECT = "voxgate.direct"
+"""Extension of the scope: the connection itself, where the server is ours (gateway/serve.py)."""
+
+
+class Direct(Protocol):
+    """A short way past queues and tasks."""
+
+    direct: Callable[[bytes], bool] | None
+
+    def send_now(self, data: bytes) -> bool: ...
 
 
 class Close(IntEnum):
@@ -40,12 +51,13 @@ class Close(IntEnum):
 class Socket:
     """The connection as a handler wants it. Raises ClientGone from every method once the client has left."""
 
-    __slots__ = ("_closed", "_receive", "_send", "opened", "scope")
+    __slots__ = ("_closed", "_direct", "_receive", "_send", "opened", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.opened = self._closed = False
         self._receive, self._send = receive, send
+        self._direct: Direct | None = scope.get("extensions", {}).get(DIRECT)
 
     @property
     def state(self) -> Any:
@@ -87,6 +99,16 @@ class Socket:
         data: bytes | None = message.get("bytes")
         text: str = message.get("text") or ""
         return text if data is None else data
+
+    def take(self, heard: Callable[[bytes], bool]) -> None:
+        """From now on `heard` is given each short binary message that comes while `receive` waits; `receive` gives what
+        it does not take, and everything where the server has no such way."""
+        if self._direct is not None:
+            self._direct.direct = heard
+
+    def send_now(self, data: bytes) -> bool:
+        """Whether it was sent: False where the client would have to be waited for, or `send` waits already."""
+        return self._direct is not None and not self._closed and self._direct.send_now(data)
 
     async def send(self, data: bytes | str) -> None:
         """Waits while the client reads too slowly."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import TooLarge
@@ -44,12 +45,14 @@ class Turn:
 class Uplink:
     """Items leave in order. Control messages always get in; who starts turns asks `full` before."""
 
-    __slots__ = ("_bytes", "_items", "_reader", "_seconds")
+    __slots__ = ("_bytes", "_items", "_reader", "_seconds", "direct")
 
     def __init__(self) -> None:
         self._items: deque[tuple[Said, float, Turn | None]] = deque()
         self._seconds, self._bytes = 0.0, 0
         self._reader: asyncio.Future[None] | None = None
+        self.direct: Callable[[Opus], bool] | None = None
+        """Of the engine: takes a page that nothing is before, or does not."""
 
     def __repr__(self) -> str:
         return f"<uplink: {len(self._items)} items, {self._seconds:.2f} s of audio>"
@@ -73,6 +76,11 @@ class Uplink:
         if self._seconds > MOST_SECONDS or self._bytes > MOST_BYTES or self.full:
             raise TooLarge("the engine does not take the audio as fast as it comes", code="too_far_ahead")
         self._put(piece, seconds, None)
+
+    def hear_now(self, page: Opus) -> bool:
+        """Whether the engine has it already."""
+        waits = self._reader is not None and not self._reader.done()
+        return waits and not self._items and self.direct is not None and self.direct(page)
 
     def say(self, item: Said, turn: Turn | None = None) -> None:
         """turn: which one `item` begins, if it does."""

@@ -4,14 +4,14 @@ A verb is a typed request; an engine turns it into a session, an iterator of eve
 know requests and events, adapters know requests, events and one engine's wire; neither knows the other.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from gateway.events import Audio, Conversed, Opus, Transcript
+from gateway.events import Audio, Conversed, Opus, ReplyAudio, Transcript
 from gateway.wire.engine_health import Progress
 
 
@@ -137,6 +137,21 @@ class ToolResult:
 Said = Audio | Opus | Begin | End | Write | Cancel | Change | ToolResult
 """What goes into a conversation. Turns are counted from 1: each End, each Write, and each ToolResult that completes a
 turn's calls is the next one."""
+
+
+@runtime_checkable
+class Direct(Protocol):
+    """What `Converse.said` may be besides: a short way for Opus, both ways, without a queue or a task. Whoever takes it
+    keeps the order: it is for an engine that waits for the next item and is waited for itself, and nothing else."""
+
+    def direct(self, hear: Callable[[Opus], bool]) -> None:
+        """From now on each page is given to `hear` while the next item is awaited; what it does not take comes as an
+        item."""
+        ...
+
+    def reply(self, audio: ReplyAudio) -> bool:
+        """Whether it was taken; else it has to be yielded."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

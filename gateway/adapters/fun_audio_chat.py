@@ -12,12 +12,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 
 import structlog
-from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from gateway.adapters import http as engine_http
 from gateway.adapters.connections import Client
-from gateway.adapters.fun_audio_chat_line import Packing, Unpacking, dial, hang_up, lost, pages_of
+from gateway.adapters.fun_audio_chat_line import Line, Packing, Unpacking, dial, hang_up, lost, pages_of
 from gateway.adapters.fun_audio_chat_stock import Stock
 from gateway.errors import EngineBroke, EngineUnavailable
 from gateway.events import Audio, Conversed, Opus, Phase, ReplyAudio, ReplyText, Resumable, ToolCall, Transcript, Turn
@@ -29,6 +28,7 @@ from gateway.verbs import (
     Change,
     Converse,
     Converser,
+    Direct,
     End,
     EngineHealth,
     Preset,
@@ -100,16 +100,18 @@ class FunAudioChat:
             if conversation.over:
                 await hang_up(socket)
         finally:
+            socket.direct = None
             socket.transport.abort()  # whoever left early leaves at once: the engine sees it, and stops
 
 
 class _Conversation:
     """With our server: what is said, and what comes back."""
 
-    def __init__(self, socket: ClientConnection, job: Converse, persona: str) -> None:
+    def __init__(self, socket: Line, job: Converse, persona: str) -> None:
         """persona: of conversations that name none."""
         self._socket, self._job, self._persona = socket, job, persona
         self._packing, self._unpacking = Packing(), Unpacking(job.opus)
+        self._direct = job.said if job.opus and isinstance(job.said, Direct) else None
         self._number = 0
         """Of the last turn said."""
         self._asked: list[int] = []
@@ -153,6 +155,9 @@ class _Conversation:
 
     async def hear(self) -> None:
         """A closed connection is for the reader to explain."""
+        if self._direct is not None:
+            self._direct.direct(self._hear_now)
+            self._socket.direct = self._arrived
         with suppress(ConnectionClosed):
             async for one in self._job.said:
                 if isinstance(one, Opus):
@@ -170,7 +175,7 @@ class _Conversation:
             yield self._resumable
         while not self.over:
             try:
-                data = await self._socket.recv()
+                data = await self._socket.next()
             except ConnectionClosed as exc:
                 if self.over:
                     return
@@ -181,6 +186,18 @@ class _Conversation:
             elif (event := self._told(data)) is not None:
                 yield event
                 self.over = self._said_all and not self._open
+
+    # Private: the short way
+
+    def _hear_now(self, page: Opus) -> bool:
+        return not self._open and not self._paused and self._socket.send_now(b"\1" + page.page)
+
+    def _arrived(self, data: bytes) -> bool:
+        """A message that the reader of `events` waits for. Gives whether that is done with it."""
+        page = data[1:]
+        if data[:1] != b"\1" or self._current <= self._unwanted or self._headers or not opus.is_page(page):
+            return False
+        return self._direct is not None and self._direct.reply(ReplyAudio(self._current, Opus(page)))
 
     # Private: what is said
 

@@ -2,30 +2,73 @@
 what goes through it in pages."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.protocol import State
 
 from gateway.adapters import http as engine_http
 from gateway.errors import EngineBroke, EngineBusy, EngineError, EngineUnavailable, EngineUnreachable, GatewayError
 from gateway.events import Audio, Opus
 from gateway.resample import Resampler
 from gateway.settings import Settings
+from gateway.wire import frames, opus
 from gateway.wire import fun_audio_chat as wire
-from gateway.wire import opus
 
 CLOSE_SECONDS = 1.0
 _PING_SECONDS = 20.0
 _GOING, _BUSY = (1001, 1012), 1013
 """Codes that a server closes with."""
-_PAGE_HEAD = 27
 _INLINE_BYTES = 24_000
 """Of PCM; packing more than this half second takes so long that it leaves the event loop."""
 
 
-async def dial(url: str, settings: Settings, resume: str = "") -> ClientConnection:
+class Line(ClientConnection):
+    """The library's connection, with a short way for what is nearly all of the traffic, short binary messages."""
+
+    direct: Callable[[bytes], bool] | None = None
+    """Takes a message that `next` waits for; gives whether it did."""
+    _awaited = False
+    """Whether somebody waits for the next message, and none is on its way there."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._frames = frames.Frames()
+
+    async def next(self) -> bytes | str:
+        """As recv."""
+        self._awaited = True
+        try:
+            return await self.recv()
+        finally:
+            self._awaited = False
+
+    def send_now(self, data: bytes) -> bool:
+        """Whether the message was sent: nothing has to wait."""
+        if self.paused or self.protocol.state is not State.OPEN or len(data) > frames.SHORT:
+            return False
+        self.transport.write(frames.frame(data, masked=True))
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        if self._awaited and self.direct is not None and self._between_messages():
+            message = frames.message(data, masked=False)
+            if message is not None and self.direct(message):
+                return
+        self._frames.skip(data)
+        self._awaited = False
+        super().data_received(data)
+
+    def _between_messages(self) -> bool:
+        protocol = self.protocol
+        return self._frames.whole and protocol.state is State.OPEN and protocol.current_size is None
+
+
+async def dial(url: str, settings: Settings, resume: str = "") -> Line:
     """A connection over which the server has sent its handshake. Raises EngineUnreachable, EngineUnavailable,
     EngineBusy, EngineBroke."""
     parts, wait = urlsplit(url), settings.engine_connect_timeout
@@ -40,7 +83,9 @@ async def dial(url: str, settings: Settings, resume: str = "") -> ClientConnecti
             ping_timeout=settings.engine_idle_timeout,
             close_timeout=CLOSE_SECONDS,
             max_size=wire.MOST_BYTES,
+            create_connection=Line,
         )
+        assert isinstance(socket, Line)
     except InvalidStatus as exc:
         raise _refusal(exc) from exc
     except TimeoutError:
@@ -86,20 +131,12 @@ def lost(exc: ConnectionClosed, said: str = "") -> EngineError:
 
 def pages_of(data: bytes) -> list[bytes]:
     """The whole pages that a server's audio message consists of. Raises EngineBroke."""
-    if is_page(data):
+    if opus.is_page(data):
         return [data]
     try:
         return opus.Pages().feed(data)
     except opus.NotOpus as exc:
         raise EngineBroke("the engine's audio is not in Ogg pages") from exc
-
-
-def is_page(data: bytes) -> bool:
-    """Whether it is exactly one whole Ogg page."""
-    if len(data) < _PAGE_HEAD or data[:5] != b"OggS\0":
-        return False
-    body = _PAGE_HEAD + data[_PAGE_HEAD - 1]
-    return len(data) == body + sum(data[_PAGE_HEAD:body])
 
 
 class Packing:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from websockets.exceptions import ConnectionClosed
 
 from gateway.adapters.connections import Client
-from gateway.adapters.fun_audio_chat_line import Packing, dial, hang_up, is_page, lost, pages_of
+from gateway.adapters.fun_audio_chat_line import Packing, dial, hang_up, lost, pages_of
 from gateway.adapters.fun_audio_chat_stock_line import PROCESSING, Line, Recording
 from gateway.adapters.fun_audio_chat_stock_words import Words
 from gateway.admission import Gate
@@ -258,7 +258,7 @@ class _Session:
 
     def _keep(self, page: bytes) -> None:
         """Only what the server's decoder will read: one page that it does not would end the connection."""
-        if not is_page(page):
+        if not opus.is_page(page):
             return
         try:
             pcm = self._checking.feed(page)

@@ -15,6 +15,7 @@ first turn, when the engine has been asked.
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -71,11 +72,17 @@ class _Conversation:
                 persona="", language=socket.query("language")[: turns.LONGEST_NAME].strip(), speech=True, tools=()
             ),
             hands_free=self._session.hands_free,
+            interrupted=self._cut,
         )
+        self._dialogue.direct(self._play_now)
         self._playout = Playout(self._send, _page, self._settings.client_idle_timeout)
         self._pages = opus.Pages()
         self._writes = self._ahead = False
         """Whether `02` is a written turn; whether the client knows that it is too far ahead in this one."""
+        self._errors = 0
+        """Unusable messages in a row."""
+        self._cut_at, self._audible = 0.0, False
+        """Of the last interruption: time.monotonic(), and whether the client was still hearing a reply."""
         self._processing = 0
         """The last turn that it was told of."""
         self._sending = 0
@@ -90,6 +97,7 @@ class _Conversation:
             tasks.create_task(_until_gone(self._tell_all()))
             tasks.create_task(_until_gone(self._playout.run()))
             tasks.create_task(_until_gone(self._keep()))
+            self._socket.take(self._take_now)
             await self._listen()
 
     @asynccontextmanager
@@ -104,12 +112,25 @@ class _Conversation:
     # Private: from the client
 
     async def _listen(self) -> None:
-        errors = 0
         while True:
             data = await self._socket.receive()
-            errors = 0 if await self._attempt(self._take(data)) else errors + 1
-            if errors >= _MOST_ERRORS:
-                raise BadRequest(f"{errors} messages in a row could not be used", code="too_many_errors")
+            self._errors = 0 if await self._attempt(self._take(data)) else self._errors + 1
+            if self._errors >= _MOST_ERRORS:
+                raise BadRequest(f"{self._errors} messages in a row could not be used", code="too_many_errors")
+
+    def _take_now(self, data: bytes) -> bool:
+        """Whether nothing is left to do about it: a page of sound that the engine has already."""
+        page = data[1:]
+        if data[:1] != b"\1" or not self._pages.empty or not opus.is_page(page):
+            return False
+        try:
+            seconds = opus.check(page)
+        except opus.NotOpus:
+            return False
+        if not seconds or not self._dialogue.hear_now(Opus(page), seconds):
+            return False
+        self._errors = 0
+        return True
 
     async def _attempt(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether it succeeded; if not, the client has been told."""
@@ -175,18 +196,24 @@ class _Conversation:
     async def _turn(self, action: wire.Action) -> None:
         if action is wire.Action.START:
             self._ahead = False
-            begun, audible = asyncio.get_running_loop().time(), self._playout.cut()
             await self._dialogue.begin()
-            await self._hush(begun, audible)
+            await self._hush()
         elif action in (wire.Action.PAUSE, wire.Action.END_TURN):
             self._ahead = False
             await self._dialogue.end()
 
-    async def _hush(self, begun: float, audible: bool) -> None:
-        """After an interruption that was heard at `begun`."""
+    def _cut(self) -> None:
+        """The dialogue has heard an interruption."""
+        if not self._audible:
+            self._cut_at = time.monotonic()  # the loop's time stands still while it is at work
+        self._audible = self._playout.cut() or self._audible
+
+    async def _hush(self) -> None:
+        """After an interruption."""
+        audible, self._audible = self._audible, False
         await self._playout.hush()
         if audible:
-            self._dialogue.silenced(asyncio.get_running_loop().time() - begun)
+            self._dialogue.silenced(time.monotonic() - self._cut_at)
 
     async def _write(self, text: str) -> None:
         if not text.strip():
@@ -251,6 +278,17 @@ class _Conversation:
             self._sending -= 1
         self._sent_at = asyncio.get_running_loop().time()
 
+    def _play_now(self, event: ReplyAudio) -> bool:
+        if self._sending or not isinstance(event.audio, Opus):
+            return False
+        return self._playout.play_now(event.turn, event.audio.page, self._send_now)
+
+    def _send_now(self, data: bytes) -> bool:
+        if not self._socket.send_now(data):
+            return False
+        self._sent_at = asyncio.get_running_loop().time()
+        return True
+
     async def _announce(self, session: turns.Session) -> None:
         self._session = session
         await self._send(_event(session))
@@ -294,9 +332,8 @@ class _Conversation:
         if not event.started:
             await self._send(_event(turns.SpeechStopped(event.turn, at)))
             return
-        begun, audible = asyncio.get_running_loop().time(), self._playout.cut()
         await self._send(_event(turns.SpeechStarted(event.turn, at)))
-        await self._hush(begun, audible)
+        await self._hush()
 
     async def _keep(self) -> None:
         """Keeps the client by a sign of life, for as long as it reads. Raises TooSlow."""

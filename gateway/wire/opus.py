@@ -34,18 +34,29 @@ class NotOpus(ValueError):
     """Bytes that are no Ogg Opus stream; the text says why."""
 
 
+def is_page(data: bytes) -> bool:
+    """Whether it is exactly one whole page."""
+    if len(data) < _HEAD or data[:5] != b"OggS\0":
+        return False
+    body = _HEAD + data[_HEAD - 1]
+    return len(data) == body + sum(data[_HEAD:body])
+
+
 class Pages:
     """Cuts a stream of bytes into whole pages. After NotOpus the next page begins anew."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
 
+    @property
+    def empty(self) -> bool:
+        """Whether no page has begun."""
+        return not self._rest
+
     def feed(self, data: bytes) -> list[bytes]:
         """The pages that `data` completes. Raises NotOpus; what was held is dropped then."""
-        if not self._rest and data[:5] == b"OggS\0" and len(data) >= _HEAD:
-            count = data[26]
-            if len(data) == _HEAD + count + sum(data[_HEAD : _HEAD + count]):  # as live encoders send them
-                return [data]
+        if not self._rest and is_page(data):  # as live encoders send them
+            return [data]
         self._rest += data
         found = []
         while (size := self._size()) and len(self._rest) >= size:

@@ -17,7 +17,7 @@ from gateway.adapters import fun_audio_chat as ours_module
 from gateway.adapters import fun_audio_chat_stock_line as stock_line
 from gateway.adapters.connections import Client
 from gateway.adapters.fun_audio_chat import FunAudioChat
-from gateway.adapters.fun_audio_chat_line import is_page, pages_of
+from gateway.adapters.fun_audio_chat_line import pages_of
 from gateway.errors import EngineBroke, EngineBusy, EngineError, EngineUnavailable, EngineUnreachable
 from gateway.events import Audio, Conversed, Opus, Phase, ReplyAudio, ReplyText, Resumable, ToolCall, Turn
 from gateway.settings import Settings
@@ -74,7 +74,7 @@ class Talk:
         if isinstance(event, ReplyAudio):
             sound = event.audio
             if isinstance(sound, Opus):
-                assert self.opus and is_page(sound.page), "whole pages, one at a time"
+                assert self.opus and opus.is_page(sound.page), "whole pages, one at a time"
                 pcm = self._unpacker.feed(sound.page)
             else:
                 assert not self.opus and sound.sample_rate == opus.RATE
