@@ -91,7 +91,7 @@ class Output:
                 self._opened = Path(self._path).open("wb")  # noqa: SIM115  (close does it)
             except OSError as exc:
                 raise Stopped(f"{self._path}: {exc.strerror}") from None
-            self._file = wave.open(self._opened)
+            self._file = wave.open(self._opened)  # noqa: SIM115  (close does it)
             self._file.setnchannels(1)
             self._file.setsampwidth(2)
             self._file.setframerate(sample_rate)
