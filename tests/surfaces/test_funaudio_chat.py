@@ -12,6 +12,7 @@ import soxr
 from websockets.exceptions import InvalidStatus
 
 from engines.scripted import ScriptedEngine
+from gateway.dialogue import Dialogue
 from gateway.errors import EngineBroke, EngineBusy
 from gateway.events import Audio, Conversed, Phase, ReplyAudio, ReplyText, ToolCall, Turn
 from gateway.playout import LEAD
@@ -427,6 +428,31 @@ class TestHandsFreeForReal:
         for number in (1, 2):
             assert len(spoken) * 0.6 < len(talker.heard(number)) < len(spoken) * 1.9
         await _idle(gateway, talker)
+
+    async def test_speech_cuts_a_long_reply_at_once(self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Even while more of it waits than the playout takes: the next piece, a whole second, waits outside of it."""
+        begun: list[float] = []
+        begin = Dialogue.begin
+
+        async def noted(dialogue: Dialogue) -> None:
+            begun.append(asyncio.get_running_loop().time())
+            await begin(dialogue)
+
+        monkeypatch.setattr(Dialogue, "begin", noted)
+        pcm = soxr.resample(np.frombuffer(say("what is the weather like today"), "<i2"), 16000, 24000)
+        spoken = np.asarray(pcm).astype("<i2").tobytes()
+        await talks(gateway, Talker(speaks(40.0, piece=1.0)))
+        async with stock(gateway, "/api/chat?hands_free=1") as client:
+            await client.speak(bytes(24_000) + spoken + bytes(2 * 24_000))
+            while len(client.audio()) < 30:
+                await client.next()
+            begun.clear()
+            await client.speak(spoken + bytes(2 * 24_000))
+            done = await client.event("reply_done", turn=1)
+            assert done["status"] == "cancelled" and 0 < done["timings"]["barge_in"] < 0.1
+            assert begun and client.messages[-1][0] - begun[0] < 0.1
+            last = max(at for at, message in client.messages if isinstance(message, wire.Audio))
+            assert last - begun[0] < 0.1
 
     async def test_silence_costs_the_engine_nothing(self, gateway: Gateway) -> None:
         """Minutes of it, sent as fast as it is taken: nothing is asked, nothing kept, and the session goes on."""
