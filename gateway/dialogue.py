@@ -47,6 +47,7 @@ from gateway.wire import opus as codec
 
 log = structlog.get_logger(__name__)
 
+_TICK = 0.01
 MOST_TURNS = 16
 """That may run or wait at a time; the next one is refused."""
 _ERRORS = {kind.code: kind for kind in (EngineBroke, EngineBusy, EngineLoading, EngineTimeout, EngineUnavailable)}
@@ -118,6 +119,17 @@ class Dialogue:
             self._metrics.conversations.dec()
 
     # What the client does.
+
+    async def room(self, most: float) -> float:
+        """Waits, `most` seconds at most, while much of what was said has not been taken by the engine: who has sent a
+        burst can be held back instead of losing the end of it. Gives how long it has waited."""
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        for _ in range(round(most / _TICK)):
+            if self._session is None or not self._session.uplink.crowded:
+                break
+            await asyncio.sleep(_TICK)
+        return loop.time() - since
 
     async def hear(self, piece: Audio | Opus) -> None:
         """Raises TooLarge(code="too_far_ahead") where the engine takes no more: this piece is lost then. Raises

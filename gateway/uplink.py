@@ -62,6 +62,11 @@ class Uplink:
         return len(self._items) >= MOST_ITEMS
 
     @property
+    def crowded(self) -> bool:
+        """Whether half of its room is taken."""
+        return self._seconds > MOST_SECONDS / 2 or self._bytes > MOST_BYTES / 2 or len(self._items) > MOST_ITEMS / 2
+
+    @property
     def turns(self) -> list[Turn]:
         """Those that nobody has taken."""
         return [turn for _, _, turn in self._items if turn is not None]

@@ -35,6 +35,8 @@ from gateway.wire import opus, turns
 _MOST_ERRORS = 100
 """Unusable messages in a row; then the connection ends."""
 _METADATA_BYTES = 256 * 1024
+_HELD_SECONDS = 5.0
+"""How long in a turn a client that sends faster than the engine takes is held back; then it is told."""
 _PIECE_BYTES, _BURST = 64 * 1024, 16
 """Of a message, and pages, that are heard in a row before others have their turn."""
 _ON = ("1", "true", "yes", "on")
@@ -83,6 +85,8 @@ class _Conversation:
         """Unusable messages in a row."""
         self._cut_at, self._audible = 0.0, False
         """Of the last interruption: time.monotonic(), and whether the client was still hearing a reply."""
+        self._patience = _HELD_SECONDS
+        """What is left of them in this turn."""
         self._processing = 0
         """The last turn that it was told of."""
         self._sending = 0
@@ -183,6 +187,8 @@ class _Conversation:
         try:
             if self._dialogue.packed:  # else it is unpacked, which tells as well
                 opus.check(page)
+            if self._patience > 0:
+                self._patience -= await self._dialogue.room(self._patience)
             await self._dialogue.hear(Opus(page))
         except opus.NotOpus as exc:
             return _undecodable(exc)
@@ -195,11 +201,11 @@ class _Conversation:
 
     async def _turn(self, action: wire.Action) -> None:
         if action is wire.Action.START:
-            self._ahead = False
+            self._ahead, self._patience = False, _HELD_SECONDS
             await self._dialogue.begin()
             await self._hush()
         elif action in (wire.Action.PAUSE, wire.Action.END_TURN):
-            self._ahead = False
+            self._ahead, self._patience = False, _HELD_SECONDS
             await self._dialogue.end()
 
     def _cut(self) -> None:
@@ -327,7 +333,7 @@ class _Conversation:
 
     async def _tell_speech(self, event: Speech) -> None:
         """The dialogue has begun or ended the turn already."""
-        self._ahead = False
+        self._ahead, self._patience = False, _HELD_SECONDS
         at = round(event.at, 3)
         if not event.started:
             await self._send(_event(turns.SpeechStopped(event.turn, at)))

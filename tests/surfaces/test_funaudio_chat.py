@@ -16,6 +16,7 @@ from gateway.dialogue import Dialogue
 from gateway.errors import EngineBroke, EngineBusy
 from gateway.events import Audio, Conversed, Phase, ReplyAudio, ReplyText, ToolCall, Turn
 from gateway.playout import LEAD
+from gateway.surfaces import funaudio_chat
 from gateway.verbs import Change, Preset, ToolResult, Write
 from gateway.wire import fun_audio_chat as wire
 from gateway.wire import opus
@@ -561,8 +562,20 @@ class TestBadInput:
             await client.event("reply_done")
         assert len(talker.heard(1)) / 48000 >= 0.5
 
-    async def test_too_far_ahead_is_told_once_a_turn(self, gateway: Gateway) -> None:
+    async def test_of_a_burst_of_minutes_nothing_is_lost(self, gateway: Gateway) -> None:
+        """The engine takes it as it comes, which is slower than a socket brings it."""
+        talker = await talks(gateway, Talker())
+        async with stock(gateway) as client:
+            await client.speak(tone(100))
+            await client.pause()
+            await client.event("reply_started", 20)
+            assert not client.errors()
+            await client.start()
+        assert 100 <= len(talker.heard(1)) / 48000 < 100.1
+
+    async def test_too_far_ahead_is_told_once_a_turn(self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
         """An engine that never opens; what was taken is bounded."""
+        monkeypatch.setattr(funaudio_chat, "_HELD_SECONDS", 0.1)
         await talks(gateway, Talker(never_opens=True, packed=True))
         page = pages_of(tone(1.0))[5]
         async with stock(gateway) as client:
