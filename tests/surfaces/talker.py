@@ -77,6 +77,8 @@ class Talker:
     """Raised where a turn would be answered."""
     refuses: GatewayError | None = None
     never_opens: bool = False
+    takes: float = 0.0
+    """Seconds for each piece of what is said."""
     token: str = "token-1"
     jobs: list[Converse] = field(default_factory=list)
     turns: list[Heard] = field(default_factory=list)
@@ -121,6 +123,8 @@ class Talker:
             async for one in job.said:
                 if isinstance(one, Audio | Opus):
                     heard.append(one)
+                    if self.takes:
+                        await asyncio.sleep(self.takes)
                     continue
                 self.said.append(one)
                 if isinstance(one, Begin | Cancel) and reply is not None and not reply.done():

@@ -564,7 +564,7 @@ class TestBadInput:
 
     async def test_of_a_burst_of_minutes_nothing_is_lost(self, gateway: Gateway) -> None:
         """The engine takes it as it comes, which is slower than a socket brings it."""
-        talker = await talks(gateway, Talker())
+        talker = await talks(gateway, Talker(takes=0.001))
         async with stock(gateway) as client:
             await client.speak(tone(100))
             await client.pause()
