@@ -90,7 +90,8 @@ class _Conversation:
             case turns.ToolCall():
                 print(f"\n(calls {event.name} {event.arguments})", flush=True)
             case turns.ReplyDone():
-                print(f"\n({_timed(event)})", file=sys.stderr, flush=True)
+                print(flush=True)  # the end of the text's line
+                print(f"({_timed(event)})", file=sys.stderr, flush=True)
                 self.ended.put_nowait(event.status)
             case _:
                 pass
