@@ -308,7 +308,9 @@ class TestChatting:
             await one.final()
             await two.say("hello")
             await two.final()
-        assert [job.resume for job in mind.jobs] == ["", "token-1", "", "token-2", ""]
+        resumed = [job.resume for job in mind.jobs]
+        assert resumed[:3] == ["", "token-1", ""]
+        assert sorted(resumed[3:]) == ["", "token-2"], "one of the two that are there at once, whichever was let in first"
 
     async def test_a_quick_long_reply_is_told_in_few_messages(self, gateway: Gateway) -> None:
         await thinks(gateway, Mind(("word ",) * 3000))
