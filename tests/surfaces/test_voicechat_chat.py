@@ -310,7 +310,7 @@ class TestChatting:
             await two.final()
         resumed = [job.resume for job in mind.jobs]
         assert resumed[:3] == ["", "token-1", ""]
-        assert sorted(resumed[3:]) == ["", "token-2"], "one of the two that are there at once, whichever was let in first"
+        assert sorted(resumed[3:]) == ["", "token-2"], "one of two at once"
 
     async def test_a_quick_long_reply_is_told_in_few_messages(self, gateway: Gateway) -> None:
         await thinks(gateway, Mind(("word ",) * 3000))
