@@ -1,8 +1,8 @@
 """Every way a request can fail, as a type. The type says who is to blame:
 
 GatewayError 500 us
-├── CallerError 4xx the caller: BadRequest 400, NotFound 404, MethodNotAllowed 405, TooLarge 413, AudioRejected 422,
-│                   TooSlow 429
+├── CallerError 4xx the caller: BadRequest 400, Unauthorized 401, Forbidden 403, NotFound 404, MethodNotAllowed 405,
+│                   TooLarge 413, AudioRejected 422, TooSlow 429, RateLimited 429, QuotaUsed 429
 ├── EngineError 5xx the engine: EngineBroke 502, EngineTimeout 504,
 │                   EngineBusy 503, EngineLoading 503, EngineUnavailable 503
 └── ClientGone  499 nobody is left to read the answer
@@ -39,6 +39,19 @@ class BadRequest(CallerError):
     """The request itself is wrong."""
 
 
+class Unauthorized(CallerError):
+    """No key was given where one is asked for, or one that is not known, revoked or expired. Which of them it is, the
+    client is not told."""
+
+    status, code = 401, "unauthorized"
+
+
+class Forbidden(CallerError):
+    """The key is good, but not for this."""
+
+    status, code = 403, "forbidden"
+
+
 class NotFound(CallerError):
     status, code = 404, "not_found"
 
@@ -62,6 +75,18 @@ class TooSlow(CallerError):
     """The client does not read what it asked for."""
 
     status, code = 429, "too_slow"
+
+
+class RateLimited(CallerError):
+    """The key has asked too often, or holds as many sessions as it may."""
+
+    status, code, retry_after = 429, "rate_limited", 1
+
+
+class QuotaUsed(CallerError):
+    """The seconds of audio that the key may use are used."""
+
+    status, code = 429, "quota_used"
 
 
 class EngineError(GatewayError):

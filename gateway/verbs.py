@@ -86,6 +86,13 @@ class Transcribe:
     """Whether Transcripts that are not final are wanted, from engines that have them."""
     itn: bool = True
     """Whether numbers and dates are written in figures, by engines that can (inverse text normalisation)."""
+    punctuation: bool = True
+    """Whether sentences are punctuated, by engines that can."""
+    words: bool = False
+    """Whether the times of words are wanted, from engines that know them."""
+    translate: bool = False
+    """Whether the text is wanted in English, whatever is spoken; engines that cannot refuse it (BadRequest, code
+    "translation_unsupported")."""
 
 
 @dataclass(frozen=True, slots=True)
