@@ -20,11 +20,18 @@ class GatewayError(Exception):
     """Seconds after which the same request may succeed; None where it will not."""
 
     def __init__(
-        self, text: str = "", *, code: str | None = None, retry_after: int | None = None, quotes: bool = False
+        self,
+        text: str = "",
+        *,
+        code: str | None = None,
+        retry_after: int | None = None,
+        quotes: bool = False,
+        param: str | None = None,
     ) -> None:
-        """quotes: whether `text` holds words that are not ours and may be a user's; those are not logged."""
+        """quotes: whether `text` holds words that are not ours and may be a user's; those are not logged.
+        param: the field of the request that is wrong, where it is one."""
         super().__init__(text or "the gateway failed on this request")
-        self.quotes = quotes
+        self.quotes, self.param = quotes, param
         if code is not None:
             self.code = code
         if retry_after is not None:

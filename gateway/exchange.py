@@ -90,7 +90,7 @@ class Exchange:
         try:
             return model.model_validate_json(bytes(body))
         except ValidationError as exc:
-            raise BadRequest(wrong_field(exc)) from None
+            raise BadRequest(wrong_field(exc), param=".".join(_place(exc)) or None) from None
 
     def until_gone(self) -> until_gone:
         """Scope of the answer: its block is cancelled when the client hangs up. The body must have been read."""
@@ -209,8 +209,13 @@ def _shown(scope: Scope) -> str:
 def wrong_field(exc: ValidationError) -> str:
     """One line about the first thing that pydantic found wrong; never the value, which may be a user's words."""
     first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(_place(exc))
     return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def _place(exc: ValidationError) -> list[str]:
+    """The parts of the name of the first thing that is wrong."""
+    return [str(part) for part in exc.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]]
 
 
 def compact(body: object) -> bytes:

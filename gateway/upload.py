@@ -13,8 +13,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from gateway.errors import BadRequest
 from gateway.exchange import Exchange
 
-FIELD_BYTES = 64 * 1024
-MAX_PARTS = 64
+FIELD_BYTES, FIELDS_BYTES = 64 * 1024, 4 * 1024 * 1024
+"""Of one field, and of all fields of a form together."""
+MAX_PARTS = 1024
 _WRITE_BYTES = 1024 * 1024
 
 
@@ -31,18 +32,31 @@ class Saved:
 @dataclass(slots=True)
 class Form:
     fields: dict[str, str] = field(default_factory=dict)
+    """The first of each name."""
+    lists: dict[str, list[str]] = field(default_factory=dict)
+    """Every value of those names that may be given several times."""
     files: dict[str, Saved] = field(default_factory=dict)
 
 
-async def save(http: Exchange, *, into: Path, files: Collection[str], limit: int, idle: float) -> Form:
+async def save(
+    http: Exchange,
+    *,
+    into: Path,
+    files: Collection[str],
+    limit: int,
+    idle: float,
+    lists: Collection[str] = (),
+    dropped: Collection[str] = (),
+) -> Form:
     """The request's form. The parts named in `files` are written below `into`, other files are dropped.
 
-    limit: bytes of the whole body; idle: seconds. Raises TooLarge, BadRequest, ClientGone.
+    limit: bytes of the whole body; idle: seconds; lists: names that may be given several times; dropped: names that
+    are not wanted, however long they are. Raises TooLarge, BadRequest, ClientGone.
     """
     kind, options = parse_options_header(http.header(b"content-type"))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise BadRequest("send multipart/form-data", code="not_multipart")
-    reader = _Reader(into, files)
+    reader = _Reader(into, files, lists, dropped)
     try:
         parser = MultipartParser(options[b"boundary"], reader.callbacks())  # type: ignore[arg-type]
         async for piece in http.chunks(limit, idle):
@@ -73,13 +87,14 @@ class _File:
 class _Reader:
     """Callbacks of the parser: collects fields, and file content for `flush` to write in a thread."""
 
-    def __init__(self, into: Path, wanted: Collection[str]) -> None:
-        self._form = Form()
+    def __init__(self, into: Path, wanted: Collection[str], lists: Collection[str], dropped: Collection[str]) -> None:
+        self._form = Form(lists={name: [] for name in lists})
+        self._dropped = dropped
         self.pending = 0
         self.ended = False
         self._into, self._wanted = into, wanted
         self._files: dict[str, _File] = {}
-        self._parts = 0
+        self._parts = self._field_bytes = 0
 
     def callbacks(self) -> dict[str, object]:
         return {
@@ -139,7 +154,7 @@ class _Reader:
         if self._name in self._wanted:
             if self._name not in self._files:
                 self._open(options.get(b"filename", b"").decode("utf-8", "replace"))
-        elif b"filename" not in options and self._name and self._name not in self._form.fields:
+        elif b"filename" not in options and self._name not in ("", *self._form.fields, *self._dropped):
             self._text = bytearray()
 
     def _open(self, filename: str) -> None:
@@ -153,15 +168,26 @@ class _Reader:
             self.pending += end - start
         elif self._text is not None:
             self._text += data[start:end]
+            self._field_bytes += end - start
+            if self._field_bytes > FIELDS_BYTES:
+                raise BadRequest(f"the fields are longer than {FIELDS_BYTES} bytes", code="field_too_long")
             if len(self._text) > FIELD_BYTES:
-                raise BadRequest(f"the field {self._name!r} is longer than {FIELD_BYTES} bytes", code="field_too_long")
+                raise BadRequest(
+                    f"the field {self._name!r} is longer than {FIELD_BYTES} bytes",
+                    code="field_too_long",
+                    param=self._name,
+                )
 
     def _part_end(self) -> None:
         if self._text is not None:
             try:
-                self._form.fields[self._name] = self._text.decode()
+                text = self._text.decode()
             except UnicodeDecodeError:
-                raise BadRequest(f"the field {self._name!r} is not UTF-8") from None
+                raise BadRequest(f"the field {self._name!r} is not UTF-8", param=self._name) from None
+            if self._name in self._form.lists:
+                self._form.lists[self._name].append(text)
+            else:
+                self._form.fields[self._name] = text
 
     def _end(self) -> None:
         self.ended = True

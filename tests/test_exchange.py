@@ -105,6 +105,7 @@ class TestJson:
         with pytest.raises(BadRequest, match=says) as caught:
             await self.ask(body)
         assert "\n" not in str(caught.value)
+        assert caught.value.param == ("".join(says.split(": ")[:1]) if ": " in says else None)
 
     async def test_what_was_sent_is_never_repeated(self) -> None:
         with pytest.raises(BadRequest) as caught:

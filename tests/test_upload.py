@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadRequest, ClientGone, GatewayError, TooLarge
 from gateway.exchange import Exchange
-from gateway.upload import FIELD_BYTES, MAX_PARTS, Form, save
+from gateway.upload import FIELD_BYTES, FIELDS_BYTES, MAX_PARTS, Form, save
 
 CONTENT = bytes(range(256)) + b"\r\n--b\r\n--other--\r\n"
 
@@ -58,8 +58,17 @@ def request(
     return Exchange({"type": "http", "headers": headers}, receive, send)
 
 
-async def saved(into: Path, *pieces: bytes, limit: int = 1 << 30, idle: float = 5, **more: Any) -> Form:
-    return await save(request(pieces, **more), into=into, files=("audio",), limit=limit, idle=idle)
+async def saved(
+    into: Path,
+    *pieces: bytes,
+    limit: int = 1 << 30,
+    idle: float = 5,
+    lists: tuple[str, ...] = (),
+    dropped: tuple[str, ...] = (),
+    **more: Any,
+) -> Form:
+    http = request(pieces, **more)
+    return await save(http, into=into, files=("audio",), limit=limit, idle=idle, lists=lists, dropped=dropped)
 
 
 async def refused(into: Path, *pieces: bytes, error: type[GatewayError] = BadRequest, **more: Any) -> str:
@@ -159,6 +168,16 @@ class TestParts:
     async def test_a_field_name_in_chinese_is_understood(self, tmp_path: Path) -> None:
         assert (await saved(tmp_path, part("名字", b"x") + END)).fields == {"名字": "x"}
 
+    async def test_a_name_that_may_be_given_several_times_keeps_every_value(self, tmp_path: Path) -> None:
+        body = part("word[]", b"a") + part("word[]", b"b") + part("word[]", b"") + part("x", b"1") + part("x", b"2")
+        form = await saved(tmp_path, body + END, lists=("word[]", "other[]"))
+        assert form.lists == {"word[]": ["a", "b", ""], "other[]": []}
+        assert form.fields == {"x": "1"}
+
+    async def test_a_field_that_nobody_wants_may_be_of_any_length(self, tmp_path: Path) -> None:
+        body = part("sample[]", b"x" * (FIELD_BYTES + 1)) + FORM
+        assert "sample[]" not in (await saved(tmp_path, body, dropped=("sample[]",))).fields
+
     async def test_what_stands_before_and_after_the_parts_is_ignored(self, tmp_path: Path) -> None:
         assert (await saved(tmp_path, b"\r\n" + FORM + b"epilogue")).files["audio"].size == len(CONTENT)
 
@@ -183,6 +202,12 @@ class TestLimits:
 
     async def test_a_field_one_byte_over_its_limit_is_refused(self, tmp_path: Path) -> None:
         assert await refused(tmp_path, part("name", b"x" * (FIELD_BYTES + 1)) + END) == "field_too_long"
+
+    async def test_all_fields_together_have_a_limit_too(self, tmp_path: Path) -> None:
+        most = FIELDS_BYTES // FIELD_BYTES
+        body = b"".join(part("x", b"y" * FIELD_BYTES) for _ in range(most))
+        assert len((await saved(tmp_path, body + END, lists=("x",))).lists["x"]) == most
+        assert await refused(tmp_path, body + part("x", b"y") + END, lists=("x",)) == "field_too_long"
 
     async def test_as_many_parts_as_are_allowed_are_taken(self, tmp_path: Path) -> None:
         body = b"".join(part(f"x{number}", b"y") for number in range(MAX_PARTS))
