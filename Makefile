@@ -23,6 +23,9 @@ bench: .venv/dev ## what the gateway costs, beside nginx and a plain design (Deb
 bench-conversation: .venv/dev ## what passing a conversation on costs beside nginx, how soon the cascade answers, what is left of hang-ups
 	@$(BIN)/python -m bench.relay && $(BIN)/python -m bench.cascade && $(BIN)/python -m bench.cycles
 
+bench-openai: .venv/dev .venv-litellm/bin/litellm ## what /v1/audio/speech costs beside nginx and the LiteLLM proxy
+	@$(BIN)/python -m bench.openai --litellm .venv-litellm/bin/litellm
+
 bench-engines: .venv-engines/dev ## the real engine servers on networks of random weights, on the CPU; ARGS=--help
 	@.venv-engines/bin/python -m bench.engines --device cpu $(ARGS)
 
@@ -68,4 +71,7 @@ lock: .venv/dev  ## pin the newest versions in requirements/*.lock
 .venv-engines/dev: requirements/engines-dev.lock
 	@$(PYTHON) deploy/environment.py $@ $<
 
-.PHONY: help run test test-engines test-gpu bench bench-conversation bench-engines bench-gpu check up down ps logs build models env lock
+.venv-litellm/bin/litellm:
+	@$(PYTHON) -m venv .venv-litellm && .venv-litellm/bin/pip install --quiet 'litellm[proxy]==1.110.2'
+
+.PHONY: help run test test-engines test-gpu bench bench-conversation bench-openai bench-engines bench-gpu check up down ps logs build models env lock

@@ -5,42 +5,18 @@ scripted one. Rounds are interleaved, so that a busy machine is equally unkind t
 """
 
 import asyncio
-import re
 import shutil
 import socket
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import httpx
 
 from bench.stand import Contender, contenders
+from bench.wrk import Load, load, median
 
 ROUNDS, ROUND_SECONDS = 5, 3
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """One round of wrk. Times in milliseconds."""
-
-    requests_per_second: float
-    p50: float
-    p99: float
-    cpu_ms: float
-    """Of the contender's process, for each request."""
-
-
-_WRK_REPORT = """
-done = function(summary, latency)
-  local e = summary.errors
-  local bad = e.status + e.connect + e.read + e.write + e.timeout
-  io.write(string.format('RESULT %d %d %d %d %d', summary.requests, summary.duration,
-    latency:percentile(50), latency:percentile(99), bad))
-end
-"""
 
 
 def main() -> None:
@@ -65,10 +41,10 @@ def _load_table(all_contenders: Sequence[Contender]) -> None:
         rounds: dict[str, list[Load]] = {one.name: [] for one in all_contenders}
         for _ in range(ROUNDS):
             for one in all_contenders:
-                rounds[one.name].append(_wrk(one, connections))
-        found = {name: _median(loads) for name, loads in rounds.items()}
+                rounds[one.name].append(load(one, connections, ROUND_SECONDS))
+        found = {name: median(loads) for name, loads in rounds.items()}
         print(f"### {connections} connection{'s' if connections > 1 else ''}, reply of 48 kB in 10 chunks\n")
-        _print(
+        table(
             ("", "requests/s", "p50 ms", "p99 ms", "added p50 ms", "CPU ms/request"),
             (
                 (name, f"{it.requests_per_second:.0f}", f"{it.p50:.2f}", f"{it.p99:.2f}",
@@ -89,26 +65,6 @@ def _load_ratios(found: dict[str, Load], connections: int) -> None:
     print(f"requests/s: {ours.requests_per_second / plain.requests_per_second:.1f} × FastAPI + httpx\n")
 
 
-def _wrk(one: Contender, connections: int) -> Load:
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(f"wrk.method, wrk.body = 'POST', '{one.body.decode()}'\n")
-        script.write(f"wrk.headers['Content-Type'] = '{one.content_type}'\n{_WRK_REPORT}")
-        script.flush()
-        before = one.cpu_seconds()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{ROUND_SECONDS}s", "-s", script.name, one.url]
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        cpu = one.cpu_seconds() - before
-    match = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+)", output)
-    assert match, output
-    requests, duration, p50, p99, bad = map(int, match.groups())
-    assert not bad, f"{one.name}: {bad} of {requests} requests failed"
-    return Load(requests / duration * 1e6, p50 / 1000, p99 / 1000, cpu * 1000 / requests)
-
-
-def _median(loads: Sequence[Load]) -> Load:
-    return Load(*(statistics.median(getattr(load, name) for load in loads) for name in Load.__slots__))
-
-
 def _first_byte_table(all_contenders: Sequence[Contender]) -> None:
     times: dict[str, list[float]] = {one.name: [] for one in all_contenders}
     for _ in range(60):
@@ -118,7 +74,7 @@ def _first_byte_table(all_contenders: Sequence[Contender]) -> None:
     direct = statistics.median(times["direct"])
     medians = {name: statistics.median(found) for name, found in times.items()}
     rows = ((name, f"{it * 1000:.2f}", f"{(it - direct) * 1000:.2f}") for name, it in medians.items())
-    _print(("", "p50 ms", "added ms"), rows)
+    table(("", "p50 ms", "added ms"), rows)
 
 
 def _first_byte(one: Contender) -> float:
@@ -146,7 +102,7 @@ def _cpu_table(all_contenders: Sequence[Contender]) -> None:
         before = one.cpu_seconds()
         asyncio.run(_streams(one, 20))
         rows.append((one.name, f"{(one.cpu_seconds() - before) * 1000 / minutes:.1f}"))
-    _print(("", "CPU ms for each minute of audio"), rows)
+    table(("", "CPU ms for each minute of audio"), rows)
 
 
 async def _streams(one: Contender, count: int) -> None:
@@ -173,7 +129,7 @@ def _memory_table(all_contenders: Sequence[Contender]) -> None:
         size = asyncio.run(_one_after_the_other(one, 8))
         grown = (one.rss() - before) / 1e6
         rows.append((one.name, f"{size / 1e9:.2f}", f"{before / 1e6:.1f}", f"{grown:+.1f}"))
-    _print(("", "GB streamed", "RSS MB before", "growth MB"), rows)
+    table(("", "GB streamed", "RSS MB before", "growth MB"), rows)
 
 
 async def _one_after_the_other(one: Contender, count: int) -> int:
@@ -181,7 +137,7 @@ async def _one_after_the_other(one: Contender, count: int) -> int:
         return sum([await _read(client, one) for _ in range(count)])
 
 
-def _print(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     head = list(head)
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for row in rows:

@@ -101,11 +101,11 @@ async def _measure(found: Sequence[Relay], sessions: int, rounds: int) -> dict[s
     figures = {one.name: Figures(array("d"), array("d")) for one in found}
     for _ in range(rounds):
         for one in found:
-            await _round(one, sessions, figures[one.name], found[0].port)
+            await round_of(one, sessions, figures[one.name], found[0].port)
     return figures
 
 
-async def _round(one: Relay, sessions: int, figures: Figures, engine: int) -> None:
+async def round_of(one: Relay, sessions: int, figures: Figures, engine: int) -> None:
     """Half of the connections begin a turn's length after the others, so that always one half speaks."""
     async with httpx.AsyncClient() as http:
         await http.get(f"http://127.0.0.1:{engine}{echo.FIGURES}")

@@ -58,36 +58,39 @@ def contenders(*, pieces: int = 10, piece_bytes: int = 4800, pause: float = 0.0)
         base = f"http://127.0.0.1:{port}"
         found = [Contender("direct", f"{base}/inference_sft", DIRECT_BODY, FORM, engine)]
         if shutil.which("nginx"):
-            found.append(stack.enter_context(_nginx(port)))
-        found.append(stack.enter_context(_gateway(base)))
+            found.append(stack.enter_context(nginx(port)))
+        found.append(stack.enter_context(gateway(base)))
         found.append(stack.enter_context(_plain(base)))
         yield found
 
 
 @contextmanager
-def _nginx(engine_port: int) -> Iterator[Contender]:
+def nginx(
+    engine_port: int, path: str = "/inference_sft", body: bytes = DIRECT_BODY, form: str = FORM
+) -> Iterator[Contender]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "nginx.conf"
         config.write_text(_NGINX.format(folder=folder, port=port, engine=engine_port))
         program = [str(shutil.which("nginx")), "-c", str(config), "-p", folder, "-e", f"{folder}/error.log"]
         with process(program, port, python=False) as running:
-            url = f"http://127.0.0.1:{port}/inference_sft"
-            yield Contender("nginx", url, DIRECT_BODY, FORM, running)
+            yield Contender("nginx", f"http://127.0.0.1:{port}{path}", body, form, running)
 
 
 @contextmanager
-def _gateway(engine: str) -> Iterator[Contender]:
+def gateway(
+    engine: str, path: str = "/api/synthesize", body: bytes = GATEWAY_BODY, **more: str | int
+) -> Iterator[Contender]:
+    """more: settings."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         flags = {
             "host": "127.0.0.1", "port": port, "avatar-port": free_port(), "data-dir": folder, "log-level": "warning",
             "speak-urls": engine, "transcribe-urls": engine, "speak-slots": 64, "speak-queue": 1000,
-        }  # fmt: skip
+        } | more  # fmt: skip
         arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
         with process(["-m", "gateway", "serve", *arguments], port, ready="/ready") as running:
-            url = f"http://127.0.0.1:{port}/api/synthesize"
-            yield Contender("gateway", url, GATEWAY_BODY, JSON, running)
+            yield Contender("gateway", f"http://127.0.0.1:{port}{path}", body, JSON, running)
 
 
 @contextmanager
@@ -101,18 +104,22 @@ def _plain(engine: str) -> Iterator[Contender]:
 
 
 @contextmanager
-def process(command: Sequence[str], port: int, *, python: bool = True, ready: str = "") -> Iterator[psutil.Process]:
-    process = subprocess.Popen([sys.executable, *command] if python else command)
+def process(
+    command: Sequence[str], port: int, *, python: bool = True, ready: str = "", patience: float = 30
+) -> Iterator[psutil.Process]:
+    """Runs for as long as the block, which begins once it answers: on its port, or with 200 at the path `ready`."""
+    output = None if python else subprocess.DEVNULL  # others write a line for each request
+    process = subprocess.Popen([sys.executable, *command] if python else command, stdout=output, stderr=output)
     try:
-        _wait(port, ready)
+        _wait(port, ready, patience)
         yield psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(10)
 
 
-def _wait(port: int, path: str) -> None:
-    deadline = time.monotonic() + 30
+def _wait(port: int, path: str, patience: float) -> None:
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         try:
             if not path:
