@@ -38,6 +38,7 @@ from gateway.surfaces import (
     downloads,
     funaudio,
     funaudio_chat,
+    nls_socket,
     service,
     voicechat,
     voicechat_chat,
@@ -46,11 +47,13 @@ from gateway.surfaces import (
 )
 from gateway.tasks import KeyedLocks, SharedWork, forever, task_group
 from gateway.voices import Voices
-from gateway.wire import fun_audio_chat
+from gateway.wire import fun_audio_chat, nls
 
 log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 600.0
 _JSON_BYTES = 64 * 1024
+_NLS: dict[str, nls_socket.Begin] = {}
+"""The tasks of NLS sockets, by namespace."""
 _ROUTERS = (service.router, voices.router, voicechat.router)
 
 
@@ -71,6 +74,9 @@ class Door:
             "/chatting": SocketEndpoint(voicechat_chat.chatting),
             fun_audio_chat.PATH: SocketEndpoint(funaudio_chat.chat),
             fun_audio_chat.BROWSER_PATH: SocketEndpoint(funaudio_chat.chat),
+            **dict.fromkeys(
+                (nls.PATH, nls.ASR_PATH, nls.TTS_PATH), SocketEndpoint(partial(nls_socket.serve, kinds=_NLS))
+            ),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

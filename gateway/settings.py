@@ -117,6 +117,11 @@ class Settings(BaseModel):
     socket_ping: Seconds = 10.0
     """How often an idle conversation's client is sent something, so that it stays."""
 
+    nls_idle_timeout: Seconds = 12.0
+    """NLS sockets: silence between two tasks that closes the connection. Clients take it up again within 10."""
+    nls_task_timeout: Seconds = 300.0
+    """NLS sockets: silence of both sides that ends a task."""
+
     chat_url: Annotated[str, AfterValidator(_with_port)] = Field(
         default="", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$"
     )

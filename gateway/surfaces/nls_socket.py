@@ -1,0 +1,211 @@
+"""WS /ws/v1, /ws/v1/asr and /ws/v1/tts: tasks of the NLS family, one after another on one connection.
+
+Rule 1: every path takes every namespace, because Alibaba's clients open one path for all.
+Rule 2: what a client says wrong is answered by TaskFailed, and the task that runs goes on; a task that fails by itself
+is answered by TaskFailed too, and the connection takes the next one.
+Rule 3: messages are read while a task works, so that a Stop and a hang-up act at once.
+Rule 4: a connection that is silent between two tasks closes normally (nls_idle_timeout); one in a task, when neither
+side has said anything for long (nls_task_timeout), is told so first.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import structlog
+
+from gateway.errors import BadRequest, ClientGone, GatewayError, TooSlow
+from gateway.socket import Socket
+from gateway.state import State
+from gateway.surfaces.nls import new_id, status_of
+from gateway.surfaces.voicechat import one_more
+from gateway.tasks import task_group
+from gateway.wire import nls as wire
+from gateway.wire.nls import Status
+
+log = structlog.get_logger(__name__)
+
+
+class Task(Protocol):
+    """One task, from its Start to its end."""
+
+    async def run(self) -> None:
+        """Its whole life, in a task of its own: says that it has started, and last, by Line.complete, that it is
+        complete. Cancelled where the client leaves. What it raises is said as TaskFailed."""
+        ...
+
+    async def command(self, message: wire.Message) -> None:
+        """One of wire.COMMANDS. Returns at once. Raises BadRequest or wire.Unusable; the task goes on."""
+        ...
+
+    async def audio(self, data: bytes) -> None:
+        """A binary message. May wait while too much is held; the client is held back then. Raises as `command`."""
+        ...
+
+
+class Line:
+    """A task's way to its client. Each method waits while the client reads too slowly, and raises TooSlow and
+    ClientGone, which are for the connection to know."""
+
+    def __init__(self, connection: "_Connection", namespace: str, task_id: str) -> None:
+        self._connection = connection
+        self.namespace, self.task_id = namespace, task_id
+        self.session_id = f"session_{new_id()}"
+        self.state: State = connection.state
+
+    async def say(self, name: str, payload: Mapping[str, Any] | None = None) -> None:
+        await self._connection.send(wire.event(new_id(), self.task_id, self.namespace, name, payload))
+
+    async def play(self, audio: bytes) -> None:
+        """One binary message."""
+        await self._connection.send(audio)
+
+    async def complete(self, name: str, payload: Mapping[str, Any] | None = None) -> None:
+        """The last that is said of the task: the client may start the next one right behind it."""
+        self._connection.over(self)
+        await self.say(name, payload)
+
+    async def fail(self, status: Status, reason: str) -> None:
+        self._connection.over(self)
+        await self._connection.fail(self.namespace, self.task_id, status, reason)
+
+
+Begin = Callable[[Line, wire.Message], Task]
+"""Makes a task of its Start; raises BadRequest or wire.Unusable where it is wrong. Does not wait."""
+
+
+async def serve(socket: Socket, kinds: Mapping[str, Begin]) -> None:
+    """kinds: by namespace."""
+    await socket.accept()
+    await _Connection(socket, kinds).run()
+
+
+class _Connection:
+    def __init__(self, socket: Socket, kinds: Mapping[str, Begin]) -> None:
+        self.state: State = socket.state
+        self._socket, self._kinds = socket, kinds
+        self._own_id = new_id()
+        """Names no task: for what is said while there is none."""
+        self._line: Line | None = None
+        self._task: Task | None = None
+        self._mistakes = 0
+        """In a row."""
+        self._stray = False
+        """Whether the last message was audio that nobody had asked for; it is answered once."""
+        self._running: asyncio.Task[None] | None = None
+        self._clock: asyncio.Timeout | None = None
+
+    async def run(self) -> None:
+        """Until the client leaves, or is silent for too long. Raises ClientGone, TooSlow, BadRequest."""
+        self._touch()
+        async with task_group(failure=0) as self._tasks:
+            await self._listen()
+
+    # For a Line
+
+    async def send(self, data: bytes | str) -> None:
+        idle = self.state["settings"].client_idle_timeout
+        try:
+            async with asyncio.timeout(idle):
+                await self._socket.send(data)
+        except TimeoutError:
+            raise TooSlow(f"you have read nothing for {idle:g} s") from None
+        self._touch()
+
+    async def fail(self, namespace: str, task_id: str, status: Status, reason: str) -> None:
+        await self.send(wire.failed(new_id(), task_id, namespace, status, reason))
+
+    def over(self, line: Line) -> None:
+        if line is self._line:
+            self._line = self._task = None
+            self._touch()
+
+    # Private
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout_at(self._until) as self._clock:
+                    frame = await self._socket.receive()
+                self._clock = None
+            except TimeoutError:
+                await self._silent()
+                return
+            try:
+                await self._take(frame)
+                self._mistakes = 0
+            except (BadRequest, wire.Unusable) as exc:
+                self._mistakes = one_more(self._mistakes)
+                line = self._line
+                namespace, task_id = (line.namespace, line.task_id) if line else (wire.DEFAULT, self._own_id)
+                await self.fail(namespace, task_id, Status.CLIENT_ERROR, str(exc))
+
+    @property
+    def _patience(self) -> float:
+        settings = self.state["settings"]
+        return settings.nls_idle_timeout if self._task is None else settings.nls_task_timeout
+
+    def _touch(self) -> None:
+        """Something was said: the silence begins anew."""
+        self._until = asyncio.get_running_loop().time() + self._patience
+        if self._clock is not None and not self._clock.expired():
+            self._clock.reschedule(self._until)
+
+    async def _silent(self) -> None:
+        line, running, patience = self._line, self._running, self._patience
+        if line is not None and running is not None:
+            running.cancel()
+            await asyncio.wait([running])
+            await line.fail(Status.IDLE_TIMEOUT, f"Gateway:IDLE_TIMEOUT:nothing was said for {patience:g} s")
+
+    async def _take(self, frame: bytes | str) -> None:
+        if isinstance(frame, bytes):
+            await self._hear(frame)
+            return
+        self._stray = False
+        self._touch()
+        message = wire.read(frame)
+        if message.namespace not in self._kinds:
+            raise BadRequest("Invalid namespace")
+        if message.name == wire.STARTS[message.namespace]:
+            self._begin(message)
+        else:
+            await self._command(message)
+
+    async def _hear(self, audio: bytes) -> None:
+        if self._task is not None:
+            self._touch()
+            await self._task.audio(audio)
+        elif not self._stray:
+            self._stray = True
+            raise BadRequest("Connection not started")
+
+    def _begin(self, message: wire.Message) -> None:
+        if self._task is not None:
+            raise BadRequest("Connection already started")
+        line = Line(self, message.namespace, message.task_id or new_id())
+        task = self._kinds[message.namespace](line, message)
+        self._line, self._task = line, task
+        self._running = self._tasks.create_task(self._work(line, task))
+
+    async def _command(self, message: wire.Message) -> None:
+        if message.name not in wire.COMMANDS[message.namespace]:
+            raise BadRequest(f"Invalid message name: {message.name}")
+        if self._task is None or self._line is None:
+            raise BadRequest("Connection not started")
+        if message.namespace != self._line.namespace:
+            raise BadRequest("Invalid namespace")
+        if message.task_id not in ("", self._line.task_id):
+            raise BadRequest("Task ID not match")
+        await self._task.command(message)
+
+    async def _work(self, line: Line, task: Task) -> None:
+        try:
+            await task.run()
+        except (ClientGone, TooSlow):
+            raise
+        except GatewayError as exc:
+            await line.fail(status_of(exc), str(exc))
+        except Exception:
+            log.exception("task failed", namespace=line.namespace)
+            await line.fail(Status.SERVER_ERROR, str(GatewayError()))
