@@ -24,6 +24,7 @@ from gateway.chats import Chats
 from gateway.database import open_database
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, TooLarge
 from gateway.exchange import JSON, Endpoint, Receive, Scope, Send, Shape
+from gateway.fetch import Fetcher
 from gateway.files import Downloads, Files
 from gateway.metrics import Metrics
 from gateway.normalise import Decoder
@@ -258,6 +259,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         voices=Voices(database, files),
         downloads=Downloads(files, settings),
         repeats=Repeats(database),
+        fetcher=await stack.enter_async_context(Fetcher(settings)),
         syntheses=SharedWork(),
         references=KeyedLocks(),
         chats=chats,

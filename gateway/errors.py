@@ -1,8 +1,9 @@
 """Every way a request can fail, as a type. The type says who is to blame:
 
 GatewayError 500 us
-├── CallerError 4xx the caller: BadRequest 400, Unauthorized 401, Forbidden 403, NotFound 404, MethodNotAllowed 405,
-│                   TooLarge 413, AudioRejected 422, TooSlow 429, RateLimited 429, QuotaUsed 429
+├── CallerError 4xx the caller: BadRequest 400 (UrlRefused, FetchFailed among them), Unauthorized 401, Forbidden 403,
+│                   NotFound 404, MethodNotAllowed 405, TooLarge 413, AudioRejected 422, TooSlow 429, RateLimited 429,
+│                   QuotaUsed 429
 ├── EngineError 5xx the engine: EngineBroke 502, EngineTimeout 504,
 │                   EngineBusy 503, EngineLoading 503, EngineUnavailable 503
 └── ClientGone  499 nobody is left to read the answer
@@ -44,6 +45,18 @@ class CallerError(GatewayError):
 
 class BadRequest(CallerError):
     """The request itself is wrong."""
+
+
+class UrlRefused(BadRequest):
+    """A URL that a caller names may not be asked: its form, its port, or where it leads."""
+
+    code = "url_refused"
+
+
+class FetchFailed(BadRequest):
+    """A URL that a caller names was asked, and gave nothing that can be used."""
+
+    code = "fetch_failed"
 
 
 class Unauthorized(CallerError):

@@ -5,7 +5,9 @@ one line. `deploy/env.example` is printed from this file.
 """
 
 import argparse
+import ipaddress
 import os
+import re
 import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -31,6 +33,13 @@ def _with_port(url: str) -> str:
     return url
 
 
+def _place(name: str) -> str:
+    """A host, an address or a network, in small letters."""
+    if not re.fullmatch(r"[a-zA-Z0-9_.-]*[a-zA-Z][a-zA-Z0-9_.-]*", name):
+        ipaddress.ip_network(name, strict=False)  # ValueError, in words
+    return name.lower()
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Url = Annotated[
     str,
@@ -39,6 +48,8 @@ Url = Annotated[
 ]
 Urls = Annotated[tuple[Url, ...], BeforeValidator(_split), Field(min_length=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Ports = Annotated[tuple[Port, ...], BeforeValidator(_split)]
+Places = Annotated[tuple[Annotated[str, AfterValidator(_place)], ...], BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -176,6 +187,18 @@ class Settings(BaseModel):
     repeat_window: Seconds = 600.0
     """A synthesis asked again within this time is answered with the file already made."""
 
+    fetch_allow: Places = ()
+    """Where URLs that clients name may lead besides public addresses, comma-separated: host names, addresses and
+    networks (storage.internal, 10.1.2.3, 10.9.0.0/16), on any port."""
+    fetch_ports: Ports = (80, 443, 8080, 8443)
+    """Ports that such URLs may name at public addresses, comma-separated."""
+    fetch_slots: Count = 16
+    """Downloads of such URLs at a time; four times as many may wait."""
+    fetch_idle_timeout: Seconds = 10.0
+    """Longest wait for such a host to take a connection, and longest silence of it after that."""
+    fetch_total_timeout: Seconds = 120.0
+    """Longest time of one such download, redirects included."""
+
     ffmpeg: str = ""
     """The ffmpeg program; when empty, the one that comes with the Python package imageio-ffmpeg."""
     decode_slots: Count = 2
@@ -273,7 +296,7 @@ def _from_file(path: str | None) -> dict[str, Any]:
 def _shown(value: object) -> str:
     if value is None:
         return ""
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def env_example() -> str:

@@ -6,6 +6,7 @@ from typing import TypedDict
 from gateway.admission import Gate
 from gateway.chats import Chats
 from gateway.events import Audio, Conversed, Transcript
+from gateway.fetch import Fetcher
 from gateway.files import Downloads
 from gateway.health import Verbs
 from gateway.metrics import Metrics
@@ -33,6 +34,8 @@ class State(TypedDict):
     voices: Voices
     downloads: Downloads
     repeats: Repeats
+    fetcher: Fetcher
+    """The only way to a URL that a client names."""
     syntheses: SharedWork
     references: KeyedLocks
     chats: Chats
