@@ -25,6 +25,7 @@ from gateway.settings import Settings, SettingsError
 from gateway.tasks import shielded
 from gateway.verbs import Recording
 from gateway.wire import wav
+from gateway.wire.containers import HEAD_BYTES, is_headerless
 
 RATE = 16000
 CONTAINERS = "wav,w64,mp3,mov,aac,flac,ogg,matroska,amr,aiff,au,caf,avi,mpegts,mpeg,asf,flv,ac3,wv,voc"
@@ -52,10 +53,13 @@ class Decoder:
         self._program = _program(settings.ffmpeg)
         self._threads = ThreadPoolExecutor(settings.decode_slots, thread_name_prefix="decode")
 
-    async def to_wav(self, source: Path, into: Path, *, max_seconds: float) -> Recording:
-        """Decodes an uploaded file, whatever its container, into `into`. Raises AudioRejected."""
+    async def to_wav(self, source: Path, into: Path, *, max_seconds: float, headerless: int | None = None) -> Recording:
+        """Decodes an uploaded file, whatever its container, into `into`. Raises AudioRejected.
+
+        headerless: Hz of a file that may be mono s16le without a header, and is that where it is of no known format.
+        """
         child = _Child()
-        job = self._threads.submit(self._decode, child, source, into, max_seconds)
+        job = self._threads.submit(self._decode, child, source, into, max_seconds, headerless)
         work = asyncio.wrap_future(job)
         try:
             async with asyncio.timeout(self._settings.decode_wall_seconds):
@@ -69,18 +73,22 @@ class Decoder:
 
     # Private, and below here on a thread of its own
 
-    def _decode(self, child: "_Child", source: Path, into: Path, max_seconds: float) -> Recording:
+    def _decode(
+        self, child: "_Child", source: Path, into: Path, max_seconds: float, headerless: int | None
+    ) -> Recording:
         if source.stat().st_size == 0:
             raise AudioRejected("the file is empty", code="audio_empty")
+        if headerless is not None and not _is_headerless(source):
+            headerless = None
         try:
-            status, complaint = child.run(self._command(source, into, max_seconds))
+            status, complaint = child.run(self._command(source, into, max_seconds, headerless))
             _judge(status, complaint)
             return _recording(into, max_seconds)
         except BaseException:
             into.unlink(missing_ok=True)
             raise
 
-    def _command(self, source: Path, into: Path, max_seconds: float) -> list[str]:
+    def _command(self, source: Path, into: Path, max_seconds: float, headerless: int | None) -> list[str]:
         # One second more than allowed, so that too long is seen; and the file limit one more, for false timestamps.
         blocks = math.ceil((max_seconds + 2) * RATE * 2 / 512)
         limits = (self._settings.decode_cpu_seconds, self._settings.decode_memory_bytes // 1024, blocks)
@@ -91,8 +99,9 @@ class Decoder:
             f"file:{source.absolute()}",
             threads=1,
             protocol_whitelist="file",
-            format_whitelist=CONTAINERS,
+            format_whitelist=CONTAINERS if headerless is None else "s16le",
             codec_whitelist=CODECS,
+            **({} if headerless is None else {"f": "s16le", "ar": headerless, "ac": 1}),
         )
         made = upload["a:0"].output(
             f"file:{into.absolute()}",
@@ -158,6 +167,11 @@ def _program(named: str) -> str:
     if found is None:
         raise SettingsError(f"ffmpeg: no such program: {wanted}")
     return str(Path(found).absolute())
+
+
+def _is_headerless(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_headerless(file.read(HEAD_BYTES))
 
 
 def _judge(status: int, complaint: str) -> None:

@@ -1,4 +1,4 @@
-"""Multipart uploads, saved as they arrive: bounded, hashed, and written outside the event loop."""
+"""Uploads, multipart or bare, saved as they arrive: bounded, hashed, and written outside the event loop."""
 
 import asyncio
 import hashlib
@@ -72,6 +72,23 @@ async def save(
     if not reader.ended:
         raise BadRequest("the multipart body ends before its last boundary", code="bad_multipart")
     return form
+
+
+async def save_body(http: Exchange, into: Path, *, limit: int, idle: float) -> int:
+    """The request's body as it is, in the new file `into`. Its size in bytes.
+
+    Raises TooLarge, BadRequest, ClientGone."""
+    size, pieces, pending = 0, [], 0
+    with await asyncio.to_thread(into.open, "xb") as file:
+        async for piece in http.chunks(limit, idle):
+            pieces.append(piece)
+            pending += len(piece)
+            if pending >= _WRITE_BYTES:
+                await asyncio.to_thread(file.writelines, pieces)
+                size, pieces, pending = size + pending, [], 0
+        await asyncio.to_thread(file.writelines, pieces)
+        await asyncio.to_thread(file.flush)
+    return size + pending
 
 
 @dataclass(slots=True)

@@ -284,3 +284,45 @@ async def test_a_decoder_that_cannot_start_is_our_fault(tmp_path: Path) -> None:
 def test_a_missing_program_stops_the_start() -> None:
     with pytest.raises(SettingsError, match="no such program"):
         Decoder(Settings(ffmpeg="/no/such/ffmpeg"))
+
+
+def tone(sample_rate: int, seconds: float = 1.0, pitch: float = 440.0) -> bytes:
+    t = np.arange(round(seconds * sample_rate)) / sample_rate
+    return (8000 * np.sin(2 * np.pi * pitch * t)).astype("<i2").tobytes()
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000])
+async def test_headerless_pcm_keeps_its_pitch_and_length(decoder: Decoder, tmp_path: Path, sample_rate: int) -> None:
+    source = tmp_path / "body"
+    source.write_bytes(tone(sample_rate) + b"\x7f")  # half a sample more
+    recording = await decoder.to_wav(source, tmp_path / "out.wav", max_seconds=60, headerless=sample_rate)
+    pcm = samples(recording)
+    assert recording.frames == pytest.approx(16000, abs=64)
+    heard = np.abs(np.fft.rfft(pcm[2000:14000] * np.hanning(12000), 160_000))  # bins of 0.1 Hz
+    assert np.argmax(heard) / 10 == pytest.approx(440, abs=0.25)  # a cent
+    assert np.abs(pcm[2000:14000]).max() == pytest.approx(8000, rel=0.02)
+
+
+@pytest.mark.parametrize("name", GOOD)
+async def test_a_file_with_a_header_is_never_taken_for_headerless_pcm(
+    decoder: Decoder, good: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    recording = await decoder.to_wav(good[name], tmp_path / "out.wav", max_seconds=600, headerless=8000)
+    assert recording.frames == pytest.approx(16000 * hostile.SECONDS, rel=0.02)
+
+
+async def test_headerless_pcm_has_the_same_limits(decoder: Decoder, tmp_path: Path) -> None:
+    source, into = tmp_path / "body", tmp_path / "out.wav"
+    for seconds, fits in ((2.0, True), (2.01, False)):
+        source.write_bytes(tone(16000, seconds))
+        if fits:
+            assert (await decoder.to_wav(source, into, max_seconds=2, headerless=16000)).seconds == 2
+        else:
+            with pytest.raises(AudioRejected) as refused:
+                await decoder.to_wav(source, into, max_seconds=2, headerless=16000)
+            assert refused.value.code == "audio_too_long"
+    for content in (b"", b"\x01"):
+        source.write_bytes(content)
+        with pytest.raises(AudioRejected) as refused:
+            await decoder.to_wav(source, into, max_seconds=2, headerless=16000)
+        assert refused.value.code in ("audio_empty", "audio_undecodable")

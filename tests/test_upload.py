@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadRequest, ClientGone, GatewayError, TooLarge
 from gateway.exchange import Exchange
-from gateway.upload import FIELD_BYTES, FIELDS_BYTES, MAX_PARTS, Form, save
+from gateway.upload import FIELD_BYTES, FIELDS_BYTES, MAX_PARTS, Form, save, save_body
 
 CONTENT = bytes(range(256)) + b"\r\n--b\r\n--other--\r\n"
 
@@ -289,3 +289,17 @@ class TestBroken:
                 await saved(into, body)
             for path in into.iterdir():
                 path.unlink()
+
+
+async def test_a_bare_body_is_saved_as_it_is(tmp_path: Path) -> None:
+    content = CONTENT * 9000  # more than is written at once
+    pieces = [content[at : at + 70_000] for at in range(0, len(content), 70_000)]
+    assert await save_body(request(pieces), tmp_path / "body", limit=len(content), idle=1) == len(content)
+    assert (tmp_path / "body").read_bytes() == content
+    assert await save_body(request([b""]), tmp_path / "nothing", limit=1, idle=1) == 0
+
+
+async def test_a_bare_body_one_byte_too_long_is_refused(tmp_path: Path) -> None:
+    assert await save_body(request([b"ab", b"c"]), tmp_path / "fits", limit=3, idle=1) == 3
+    with pytest.raises(TooLarge):
+        await save_body(request([b"ab", b"cd"]), tmp_path / "longer", limit=3, idle=1)
