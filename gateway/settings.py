@@ -151,6 +151,10 @@ class Settings(BaseModel):
     """Probability above which sound counts as speech."""
     endpoint_padding: Seconds = 0.3
     """What is kept before speech is noticed, for the soft sounds that words begin with."""
+    nearfield_filter: bool = True
+    """NLS sockets: whether only what is near the microphone, and so loud enough, may begin an utterance."""
+    nearfield_threshold: float = Field(default=0.01, ge=0, le=1, allow_inf_nan=False)
+    """The loudness (RMS, 1 is full scale) from which it may; FunSpeech advises 0.005 in quiet rooms, 0.015 in loud."""
 
     health_interval: Seconds = 1.0
     """How often each engine's health is asked."""
