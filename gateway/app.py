@@ -22,6 +22,7 @@ from gateway.adapters.http import client
 from gateway.admission import Gate
 from gateway.chats import Chats
 from gateway.database import open_database
+from gateway.encoding import Encoders
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, TooLarge
 from gateway.exchange import JSON, Endpoint, Receive, Scope, Send, Shape
 from gateway.fetch import Fetcher
@@ -256,6 +257,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         metrics=Metrics(),
         decoder=Decoder(settings),
         decoding=Gate("decode", settings.decode_slots, settings.decode_queue, patience=settings.queue_timeout),
+        encoders=Encoders(settings.encode_threads),
         voices=Voices(database, files),
         downloads=Downloads(files, settings),
         repeats=Repeats(database),

@@ -215,6 +215,8 @@ class Settings(BaseModel):
     """Most CPU time of one decoder process."""
     decode_memory_bytes: Count = 1024 * 1024 * 1024
     """Most address space of one decoder process."""
+    encode_threads: Count = 2
+    """Threads that resample synthesised speech and pack it (MP3, Opus, AAC, FLAC), for all requests together."""
 
     shutdown_grace: Seconds = 2.0
     """How long running requests may finish after SIGTERM or Ctrl-C."""

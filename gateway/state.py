@@ -5,6 +5,7 @@ from typing import TypedDict
 
 from gateway.admission import Gate
 from gateway.chats import Chats
+from gateway.encoding import Encoders
 from gateway.events import Audio, Conversed, Transcript
 from gateway.fetch import Fetcher
 from gateway.files import Downloads
@@ -31,6 +32,7 @@ class State(TypedDict):
     metrics: Metrics
     decoder: Decoder
     decoding: Gate
+    encoders: Encoders
     voices: Voices
     downloads: Downloads
     repeats: Repeats

@@ -1,13 +1,15 @@
 """The last step: a session's audio on its way to the client, or to a file."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
+from gateway.encoding import Encoder
 from gateway.errors import ClientGone, EngineBroke
 from gateway.events import Audio
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Headers
 from gateway.wire import wav
 
 _WRITE_BYTES = 256 * 1024
@@ -27,29 +29,98 @@ class Spoken:
         return self.frames / self.sample_rate
 
 
-async def wav_answer(http: Exchange, events: AsyncIterator[Audio], *, idle: float) -> None:
-    """Streams a WAV of unknown length; its first bytes leave with the engine's first piece.
+class Encoded:
+    """A session's audio in another format: `async with Encoded(…) as pieces: async for data in pieces`.
 
-    idle: longest time, in seconds, that a client may read nothing; it holds a place at the engine meanwhile. The
-    engine's silence is its adapter's to end.
+    A piece comes with each of the engine's, and one with the end; it is empty where the codec holds all of it back.
     """
-    rate = 0
-    try:
-        async with asyncio.timeout(None) as watch:
-            loop = asyncio.get_running_loop()
-            async for piece in events:
-                watch.reschedule(loop.time() + idle)
-                if not rate:
-                    rate = piece.sample_rate
-                    await http.start(200, b"audio/wav", [(b"x-sample-rate", b"%d" % rate)])
-                    await http.write(wav.header(rate) + piece.pcm)
-                else:
-                    await http.write(_same_rate(piece, rate))
-                watch.reschedule(None)
-            watch.reschedule(loop.time() + idle)
-            await http.end()  # waits, like every write, until what was sent before has gone
-    except TimeoutError:
-        raise ClientGone(f"the client has read nothing for {idle:g} s") from None
+
+    def __init__(self, events: AsyncIterator[Audio], begin: Callable[[int], Encoder]) -> None:
+        """begin: opens the encoder for the engine's sample rate in Hz."""
+        self._events, self._begin = events, begin
+        self._encoder: Encoder | None = None
+        self._ended = False
+
+    @property
+    def encoder(self) -> Encoder:
+        """What is true of the stream; to be asked from the first piece on."""
+        assert self._encoder is not None
+        return self._encoder
+
+    async def __aenter__(self) -> "Encoded":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._encoder is not None:
+            await self._encoder.close()
+
+    def __aiter__(self) -> "Encoded":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
+        piece = await anext(self._events, None)
+        if piece is not None:
+            self._encoder = self._encoder or self._begin(piece.sample_rate)
+            return await self._encoder.feed(_same_rate(piece, self._encoder.source_rate))
+        self._ended = True
+        if self._encoder is None:
+            raise EngineBroke("the engine gave no audio for this text")
+        return await self._encoder.end()
+
+
+class Reader:
+    """The client of an answer, who has to take what is sent: ClientGone leaves the block once it has read nothing for
+    `idle` seconds, for it holds a place at the engine meanwhile. The engine's silence is its adapter's to end."""
+
+    def __init__(self, http: Exchange, idle: float) -> None:
+        self._http, self._idle = http, idle
+        self._watch = asyncio.timeout(None)
+
+    async def __aenter__(self) -> "Reader":
+        self._now = asyncio.get_running_loop().time
+        await self._watch.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._watch.__aexit__(kind, exc, trace)
+        except TimeoutError:
+            raise ClientGone(f"the client has read nothing for {self._idle:g} s") from None
+
+    async def start(self, status: int, content_type: bytes, headers: Headers = ()) -> None:
+        await self._sent(self._http.start(status, content_type, headers))
+
+    async def write(self, data: bytes) -> None:
+        await self._sent(self._http.write(data))
+
+    async def end(self) -> None:
+        await self._sent(self._http.end())
+
+    async def _sent(self, sending: Awaitable[None]) -> None:
+        """Waits until what was sent before has gone, as every write does."""
+        self._watch.reschedule(self._now() + self._idle)
+        await sending
+        self._watch.reschedule(None)
+
+
+async def answer(http: Exchange, pieces: Encoded, *, idle: float, headers: Headers = ()) -> None:
+    """Streams what was encoded; its first bytes leave with the engine's first piece.
+
+    idle: longest time, in seconds, that the client may read nothing.
+    """
+    async with Reader(http, idle) as reader:
+        async for data in pieces:
+            if not http.started:
+                encoder = pieces.encoder
+                rate = (b"x-sample-rate", b"%d" % encoder.sample_rate)
+                await reader.start(200, encoder.content_type, [rate, *headers])
+            if data:
+                await reader.write(data)
+        await reader.end()
 
 
 async def wav_file(events: AsyncIterator[Audio], path: Path) -> Spoken:

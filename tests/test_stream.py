@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.encoding import Encoders
 from gateway.errors import ClientGone, EngineBroke
 from gateway.events import Audio
 from gateway.exchange import Exchange
-from gateway.stream import Spoken, wav_answer, wav_file
+from gateway.stream import Encoded, Spoken, answer, wav_file
 from gateway.wire import wav
+
+ENCODERS = Encoders(1)
 
 
 async def audio(*pieces: bytes, rate: int = 24000, pause: float = 0.0) -> AsyncIterator[Audio]:
@@ -28,6 +32,11 @@ async def changing() -> AsyncIterator[Audio]:
 async def dying() -> AsyncIterator[Audio]:
     yield Audio(b"ab", 24000)
     raise EngineBroke("it died")
+
+
+async def wav_answer(http: Exchange, events: AsyncIterator[Audio], idle: float) -> None:
+    async with Encoded(events, partial(ENCODERS.open, "wav")) as pieces:
+        await answer(http, pieces, idle=idle)
 
 
 class Wire:

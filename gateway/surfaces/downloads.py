@@ -1,13 +1,12 @@
 """GET and HEAD /files/…: synthesised audio under an unguessable, expiring name, with Range. No key is asked."""
 
-import asyncio
 import re
 from email.utils import format_datetime
 
-from gateway.errors import ClientGone
 from gateway.exchange import Exchange
 from gateway.files import Stored
 from gateway.state import State
+from gateway.stream import Reader
 
 PREFIX = "/files/"
 _RANGE = re.compile(r"\s*bytes=([0-9]{0,18})-([0-9]{0,18})\s*", re.IGNORECASE)
@@ -28,16 +27,12 @@ async def download(http: Exchange) -> None:
         headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, stored.size)))
     headers.append((b"content-length", b"%d" % (end - start)))
     idle = state["settings"].client_idle_timeout
-    try:
-        async with http.until_gone(), asyncio.timeout(idle) as watch:
-            await http.start(status, b"audio/wav", headers)
-            if http.scope["method"] != "HEAD":
-                async for chunk in state["downloads"].stream(name, start, end):
-                    await http.write(chunk)
-                    watch.reschedule(asyncio.get_running_loop().time() + idle)
-            await http.end()
-    except TimeoutError:
-        raise ClientGone(f"the client has read nothing for {idle:g} s") from None
+    async with http.until_gone(), Reader(http, idle) as reader:
+        await reader.start(status, b"audio/wav", headers)
+        if http.scope["method"] != "HEAD":
+            async for chunk in state["downloads"].stream(name, start, end):
+                await reader.write(chunk)
+        await reader.end()
 
 
 def byte_range(asked: str, size: int) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 Errors are {"error", "success": false}.
 """
 
+from functools import partial
 from typing import Annotated
 
 from pydantic import BaseModel, Field
@@ -63,8 +64,9 @@ async def synthesize(http: Exchange) -> None:
     async with http.until_gone():
         voice = await _voice(state, ask)
         job = Speak(speakable(ask.text, settings.text_max_chars), voice, wire.code_of(ask.language), ask.speed)
-        async with state["speak"].session(job) as events:
-            await stream.wav_answer(http, events, idle=settings.client_idle_timeout)
+        begin = partial(state["encoders"].open, "wav")
+        async with state["speak"].session(job) as events, stream.Encoded(events, begin) as pieces:
+            await stream.answer(http, pieces, idle=settings.client_idle_timeout)
 
 
 async def _voice(state: State, ask: SynthesizeBody) -> Preset | Reference:
