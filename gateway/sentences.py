@@ -26,6 +26,11 @@ class Sentences:
         self._text = ""
         self._first = True
 
+    @property
+    def held(self) -> int:
+        """Characters that are in no piece yet."""
+        return len(self._text)
+
     def feed(self, text: str) -> list[str]:
         """The pieces that are whole now, in order."""
         self._text += text
@@ -44,7 +49,7 @@ class Sentences:
 
     def _take(self, at: int, found: list[str]) -> None:
         piece, self._text = self._text[:at], self._text[at:].lstrip()
-        piece = _LAYOUT.sub("", piece.lstrip(_CLOSING + " ")).strip()
+        piece = _LAYOUT.sub("", piece.lstrip(_CLOSING + _WIDE + " ")).strip()
         if any(map(str.isalnum, piece)):
             found.append(piece)
             self._first = False
@@ -52,15 +57,20 @@ class Sentences:
     def _cut(self) -> int | None:
         """Where the next piece ends; None where more has to come first."""
         limit = FIRST_LONGEST if self._first else LONGEST
+        end = self._end(limit)
+        if self._first and len(self._text) > FIRST and (end is None or end > FIRST):
+            end = _pause(self._text[:FIRST]) or end
+        if end is not None or len(self._text) <= limit:
+            return end
+        head = self._text[:limit]
+        return _pause(head) or 1 + head.rfind(" ") or limit
+
+    def _end(self, limit: int) -> int | None:
+        """Of the first sentence, if it has one within `limit`."""
         for end in _END.finditer(self._text, 0, limit + 2):  # no further: a row of dots would take the square of it
             if end.end() <= limit and not self._abbreviated(end):
                 return end.end()
-        if self._first and len(self._text) > FIRST and (at := _pause(self._text[:FIRST])):
-            return at
-        if len(self._text) <= limit:
-            return None
-        head = self._text[:limit]
-        return _pause(head) or 1 + head.rfind(" ") or limit
+        return None
 
     def _abbreviated(self, end: re.Match[str]) -> bool:
         """Whether the full stop belongs to the word before it: an abbreviation, an initial, a number in a list."""

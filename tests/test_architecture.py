@@ -18,6 +18,7 @@ STEPS = {
     "gateway.admission",
     "gateway.endpointing",
     "gateway.memory",
+    "gateway.narration",
     "gateway.resample",
     "gateway.sentences",
     "gateway.tasks",

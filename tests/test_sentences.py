@@ -54,6 +54,19 @@ def test_a_sentence_does_not_wait_for_marks_that_nobody_hears(size: int | None, 
     assert cut("他说：“走吧。”然后走了。", size) == [first, "然后走了。"]
 
 
+def test_what_ends_a_sentence_again_begins_none() -> None:
+    assert cut("真的！！！是吗？？", 1) == ["真的！", "是吗？"]
+    assert cut("真的！！！是吗？？") == ["真的！！！", "是吗？？"]
+
+
+@given(some.text(alphabet="ab 你好，。！.,!?\n”1", max_size=400), some.integers(min_value=1, max_value=130))
+def test_sentences_are_cut_at_the_same_places_however_the_text_comes(text: str, size: int) -> None:
+    def heard(pieces: list[str]) -> list[str]:
+        return ["".join(filter(str.isalnum, piece)) for piece in pieces]
+
+    assert heard(cut(text, size)) == heard(cut(text))
+
+
 def test_the_first_piece_does_not_wait_for_a_long_sentence() -> None:
     text = "When the rain had stopped and the sun was out again, " + "we all went down to the river and " * 5
     first, *rest = cut(text)

@@ -14,11 +14,11 @@ import structlog
 from gateway.adapters.cascade_events import Events, ends
 from gateway.adapters.cascade_recognition import Ears, Listening, Recogniser
 from gateway.adapters.cascade_segments import RATE
-from gateway.adapters.cascade_speech import Script, perform
 from gateway.admission import Gate
 from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineError, GatewayError
 from gateway.events import Audio, Conversed, Opus, Phase, ReplyAudio, ReplyText, Resumable, ToolCall, Transcript, Turn
 from gateway.memory import Asked, Call, Held, Past
+from gateway.narration import Script, narrate
 from gateway.resample import Resampler
 from gateway.settings import Settings
 from gateway.tasks import task_group
@@ -300,12 +300,13 @@ class Conversation:
             raise EngineError(f"the reply has more than {most} characters", code="reply_too_long")
 
     async def _speak(self, turn: _Turn, script: Script) -> None:
-        async def out(audio: Audio) -> None:
-            await self.events.room()
-            self._say(turn, ReplyAudio(turn.number, audio))
-
         voice = turn.wishes.voice or Preset(self._settings.default_voice)
-        await perform(script, self._parts.speak, voice, _code(turn.wishes.language or ""), out)
+        wish = Speak("", voice, _code(turn.wishes.language or ""))
+        async with narrate(script, self._parts.speak, wish) as events:
+            async for event in events:
+                if isinstance(event, Audio):
+                    await self.events.room()
+                    self._say(turn, ReplyAudio(turn.number, event))
 
     def _log(self, exc: GatewayError) -> None:
         """For the operator: what is the engines' doing. Words of others may hold what the user said."""
