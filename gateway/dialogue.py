@@ -30,7 +30,9 @@ from gateway.errors import (
 )
 from gateway.events import Audio, Conversed, Opus, Phase, ReplyAudio, ReplyText, Resumable, ToolCall, Transcript
 from gateway.events import Turn as Progress
+from gateway.hearing import HandsFree as HandsFree
 from gateway.hearing import Hearing
+from gateway.memory import Message
 from gateway.metrics import Metrics
 from gateway.outbox import Ended as Ended
 from gateway.outbox import Out as Out
@@ -41,8 +43,8 @@ from gateway.replicas import Replicas
 from gateway.session import Owner, Session
 from gateway.settings import Settings
 from gateway.tasks import task_group
-from gateway.uplink import Turn, merged
-from gateway.verbs import Cancel, Change, Converse, Converser, End, ToolResult, Write
+from gateway.uplink import Turn
+from gateway.verbs import Cancel, Change, Converse, Converser, End, Reply, ToolResult, Write
 from gateway.wire import opus as codec
 
 log = structlog.get_logger(__name__)
@@ -66,7 +68,7 @@ class Dialogue:
         opus: bool = False,
         resume: str = "",
         wishes: Change = Change(persona="", language="", speech=True, tools=()),
-        hands_free: bool = False,
+        hands_free: bool | HandsFree = False,
         interrupted: Callable[[], None] | None = None,
     ) -> None:
         """opus: whether the surface has audio as Ogg Opus pages, and would like replies so. interrupted: is called when
@@ -82,13 +84,13 @@ class Dialogue:
         """Those that were begun and have not ended, in order."""
         self._number = 0
         """Of the last turn begun."""
-        self.recording = not hands_free
+        self._hands_free = _how(hands_free)
+        self.recording = self._hands_free is None
         """Whether what is heard is kept."""
         self._recorded = 0.0
         """Seconds since the last Begin, End or Write."""
         self._lost: GatewayError | None = None
         """Why some of that did not reach the engine."""
-        self._hands_free = hands_free
         self._hearing: Hearing | None = None
         self._heard = self._hearing_since = 0.0
         """Seconds of the connection's audio: of all, and of what was heard before `_hearing`."""
@@ -104,6 +106,11 @@ class Dialogue:
 
     def __repr__(self) -> str:
         return f"<dialogue: turns {list(self._turns)} of {self._number}, {self._out!r}, {self._session!r}>"
+
+    @property
+    def follows(self) -> bool:
+        """Whether its client may keep the conversation itself: `end` without a reply, `clear` and `reply`."""
+        return all(cast(Converser, one.engine).follows for one in self._converse.members)
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -144,14 +151,14 @@ class Dialogue:
             piece = Audio(pcm, codec.RATE)
         seconds = codec.seconds(piece.page) if isinstance(piece, Opus) else len(piece.pcm) / 2 / piece.sample_rate
         self._heard += seconds
-        if self._hands_free:
-            await self._listen(piece, pcm)
+        if self._hands_free is not None:
+            await self._listen(self._hands_free, piece, pcm)
         elif self.recording:
             self._keep(piece, seconds)
 
     def hear_now(self, page: Opus, seconds: float) -> bool:
         """Whether the engine has it already; else it is for `hear`. For a page of sound that was checked."""
-        if self._hands_free or not self.recording or not self.packed or self._lost is not None:
+        if self._hands_free is not None or not self.recording or not self.packed or self._lost is not None:
             return False
         if self._session is None or not self._session.uplink.hear_now(page):
             return False
@@ -165,34 +172,50 @@ class Dialogue:
         self.recording, self._recorded, self._lost = True, 0.0, None
         self._opened().uplink.restart()
 
-    async def end(self) -> None:
-        """The user has finished. Raises BadRequest(code="nothing_recorded"), and TooLarge (code "too_many_turns",
+    async def end(self, *, reply: bool = True) -> int:
+        """The user has finished; gives the number of the turn. reply: False where only its words are wanted; then
+        recording goes on. Raises BadRequest(code="nothing_recorded"), and TooLarge (code "too_many_turns",
         "too_far_ahead")."""
-        self.recording = False
+        self.recording = not reply and self._hands_free is None
         if not self._recorded:
             raise BadRequest("nothing was recorded", code="nothing_recorded")
         self._admit()
         if self._lost is None:
-            self._begun(End())
-        else:
-            error = self._lost
-            self._finish(self._next_turn(), "failed", error)
+            return self._begun(End(reply))
+        error = self._lost
+        self._finish(self._next_turn(reply), "failed", error)
+        return self._number
 
-    async def write(self, text: str) -> None:
-        """A turn that is written. Raises TooLarge (code "too_many_turns", "too_far_ahead")."""
+    async def write(self, text: str) -> int:
+        """A turn that is written; gives its number. Raises TooLarge (code "too_many_turns", "too_far_ahead")."""
         self._admit()
-        self._begun(Write(text))
+        return self._begun(Write(text))
+
+    async def reply(self, messages: tuple[Message, ...], wishes: Change = Change()) -> int:
+        """A reply to exactly these messages, to no others (verbs.Reply); gives the number of its turn. What is being
+        said goes on. Raises TooLarge as `write`."""
+        self._admit()
+        recorded, lost = self._recorded, self._lost
+        number = self._begun(Reply(messages, wishes))
+        self._recorded, self._lost = recorded, lost
+        return number
+
+    async def clear(self) -> None:
+        """What was said since the last turn is dropped, what follows is kept, and replies go on."""
+        self.recording, self._recorded, self._lost, self._hearing = self._hands_free is None, 0.0, None, None
+        if self._session is not None:
+            self._session.uplink.clear()
 
     async def cancel(self) -> None:
         """Replies that run or wait are not wanted any more; what is being recorded is."""
-        running = bool(self._turns)
+        running = any(turn.replies for turn in self._turns.values())
         self._interrupt()
         if running and self._session is not None:
             self._session.uplink.say(Cancel())
 
     async def change(self, change: Change) -> None:
         """How replies are wanted from the next turn on."""
-        self._wishes = merged(self._wishes, change)
+        self._wishes = self._wishes.then(change)
         if self._session is not None:
             self._session.uplink.say(change)
 
@@ -204,12 +227,15 @@ class Dialogue:
         self._calls[id] = output
         self._go_on()
 
-    async def hands_free(self, on: bool) -> None:
-        """Whether turns begin and end by themselves. What is being said when it is turned off is recorded on."""
-        if on != self._hands_free:
-            self._hands_free, self._hearing = on, None
-            if on:
-                self.recording = False
+    async def hands_free(self, on: bool | HandsFree) -> None:
+        """Whether turns begin and end by themselves, and how. What is being said when it is turned off is recorded
+        on."""
+        how, was = _how(on), self._hands_free
+        self._hands_free = how
+        if how is None or was is None or replace(how, replies=was.replies, interrupts=was.interrupts) != was:
+            self._hearing = None
+        if how is not None and was is None:
+            self.recording = False
 
     def silenced(self, seconds: float) -> None:
         """How long after begin() the last byte of the old reply left the surface."""
@@ -235,18 +261,20 @@ class Dialogue:
         if len(self._turns) >= MOST_TURNS or self._out.overfull:
             raise TooLarge("too many turns wait for their answers", code="too_many_turns")
 
-    def _next_turn(self) -> Turn:
+    def _next_turn(self, replies: bool = True) -> Turn:
         self._number += 1
         self._recorded, self._lost, self._calls = 0.0, None, {}
-        turn = self._turns[self._number] = Turn(self._number, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        turn = self._turns[self._number] = Turn(self._number, now, replies=replies)
         return turn
 
-    def _begun(self, item: End | Write | ToolResult) -> None:
-        """The next turn begins with `item`."""
+    def _begun(self, item: End | Write | ToolResult | Reply) -> int:
+        """The next turn begins with `item`; gives its number."""
         session = self._opened()
         if session.uplink.full:
             raise TooLarge("the engine takes no more turns", code="too_far_ahead")
-        session.begin(item, self._next_turn())
+        session.begin(item, self._next_turn(not isinstance(item, End) or item.reply))
+        return self._number
 
     def _finish(self, turn: Turn, status: str, error: GatewayError | None = None) -> None:
         turn.ended, self._timings = True, turn.timings
@@ -257,7 +285,10 @@ class Dialogue:
             self._calls = {}
         if error is not None:
             self._out.put(Trouble(error, turn.number))
-        self._metrics.turn_ended(self._converse.adapter, status, turn.timings)
+        if turn.replies:
+            self._metrics.turn_ended(self._converse.adapter, status, turn.timings)
+        elif "recognition" in turn.timings:
+            self._metrics.timed(self._converse.adapter, "recognition", turn.timings["recognition"])
         self._out.put(Ended(turn.number, status, turn.timings))
 
     def _interrupt(self) -> None:
@@ -266,7 +297,7 @@ class Dialogue:
         self._calls = {}
         self._on_interrupt()
         self._out.drop_replies()
-        running = list(self._turns.values())
+        running = [turn for turn in self._turns.values() if turn.replies]
         self._interrupted = running[0].timings if running else self._timings
         for turn in running:
             self._finish(turn, "cancelled")
@@ -343,7 +374,7 @@ class Dialogue:
         """PCM, where anybody needs it."""
         if isinstance(piece, Audio):
             return piece.pcm
-        if not self._hands_free and self.packed:
+        if self._hands_free is None and self.packed:
             return b""
         if self._unpacker is None:
             self._unpacker = codec.Unpacker()
@@ -360,41 +391,48 @@ class Dialogue:
 
     # Private: hands-free
 
-    async def _listen(self, piece: Audio | Opus, pcm: bytes) -> None:
+    async def _listen(self, how: HandsFree, piece: Audio | Opus, pcm: bytes) -> None:
         rate = codec.RATE if isinstance(piece, Opus) else piece.sample_rate
         hearing = self._hearing
         if hearing is None or hearing.sample_rate != rate:
-            hearing = self._hearing = Hearing(self._settings, rate)
+            hearing = self._hearing = Hearing(self._settings, rate, how)
             self._hearing_since = self._heard - len(pcm) / 2 / rate
         for moment in await hearing.feed(piece, pcm):
             if isinstance(moment, Started):
-                await self._started(hearing, moment.at)
+                await self._started(hearing, how, moment.at)
             else:
-                await self._stopped(hearing, moment.at)
+                await self._stopped(hearing, how, moment.at)
         if self.recording:
             self._pass_on(hearing)
         else:
             hearing.silent()
 
-    async def _started(self, hearing: Hearing, at: float) -> None:
+    async def _started(self, hearing: Hearing, how: HandsFree, at: float) -> None:
         self._out.put(Speech(self._number + 1, True, self._hearing_since + at))
-        if not self.recording:
-            hearing.forget(at)
+        if self.recording:
+            return
+        hearing.forget(at)
+        if not how.replies:
+            self.recording, self._recorded, self._lost = True, 0.0, None
+            hearing.answered()
+            if how.interrupts:
+                await self.cancel()
+        else:
             if self._number in self._turns:  # and not answered yet: it was a pause in a sentence, not its end
                 hearing.take_back()
             hearing.answered()
             await self.begin()
 
-    async def _stopped(self, hearing: Hearing, at: float) -> None:
+    async def _stopped(self, hearing: Hearing, how: HandsFree, at: float) -> None:
         if not self.recording:  # the client was quicker
             return
         self._out.put(Speech(self._number + 1, False, self._hearing_since + at))
         with self._troubling():
-            self._pass_on(hearing, at + self._settings.endpoint_silence)
+            self._pass_on(hearing, at + hearing.silence)
         with self._troubling():
-            await self.end()
+            await self.end(reply=how.replies)
         if (turn := self._turns.get(self._number)) is not None:
-            turn.since -= self._settings.endpoint_silence  # it took that long to be sure
+            turn.since -= hearing.silence  # it took that long to be sure
 
     def _pass_on(self, hearing: Hearing, until: float | None = None) -> None:
         for piece, seconds in hearing.take(until):
@@ -455,6 +493,13 @@ class Dialogue:
         else:
             turn.timings.setdefault("first_audio" if isinstance(event, ReplyAudio) else "first_token", now - turn.since)
         self._out.put(event if event.turn == turn.number else replace(event, turn=turn.number))
+
+
+def _how(hands_free: bool | HandsFree) -> HandsFree | None:
+    """None where turns do not begin and end by themselves."""
+    if isinstance(hands_free, HandsFree):
+        return hands_free
+    return HandsFree() if hands_free else None
 
 
 def _nothing() -> None:

@@ -86,6 +86,8 @@ class Turn:
 class ReplyAudio:
     turn: int
     audio: Audio | Opus
+    text: str = field(default="", repr=False)
+    """What is said from here on, where the engine knows: a sentence, with its first piece."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from gateway.endpointing import Endpointer, Started, Stopped
 from gateway.events import Audio, Opus
@@ -13,14 +14,34 @@ _MOST_TAKEN = 60.0
 """Seconds of what was passed on that can be had again; of more the latest."""
 
 
+@dataclass(frozen=True, slots=True)
+class HandsFree:
+    """How turns begin and end by themselves; None is as the settings say."""
+
+    silence: float | None = None
+    """Seconds that end a turn."""
+    threshold: float | None = None
+    """Probability above which sound counts as speech."""
+    padding: float | None = None
+    """Seconds kept before speech is noticed."""
+    interrupts: bool = True
+    """Whether speech ends the replies that run; it always does where turns are answered."""
+    replies: bool = True
+    """Whether each turn is answered; else only its words are wanted (verbs.End.reply)."""
+
+
 class Hearing:
     """One connection's ears. Times are seconds from the first piece that was fed."""
 
-    def __init__(self, settings: Settings, sample_rate: int) -> None:
+    def __init__(self, settings: Settings, sample_rate: int, how: HandsFree = HandsFree()) -> None:
         """sample_rate: Hz of the PCM that will be fed."""
         self.sample_rate = sample_rate
-        self._endpointer = Endpointer(settings, sample_rate)
-        self._kept_seconds = settings.endpoint_padding + _MARGIN
+        self._endpointer = Endpointer(
+            settings, sample_rate, silence=how.silence, threshold=how.threshold, padding=how.padding
+        )
+        self.silence = settings.endpoint_silence if how.silence is None else how.silence
+        """Seconds of it that end a turn."""
+        self._kept_seconds = (settings.endpoint_padding if how.padding is None else how.padding) + _MARGIN
         self._kept: deque[tuple[Audio | Opus, float, float]] = deque()
         """What was not passed on, with its begin and its end."""
         self._taken: deque[tuple[Audio | Opus, float, float]] = deque()

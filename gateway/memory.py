@@ -24,6 +24,7 @@ UNANSWERED = "(nobody gave a result)"
 
 
 class Role(StrEnum):
+    SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
     TOOL = "tool"
@@ -57,6 +58,8 @@ class Asked:
     persona: str = field(default="", repr=False)
     language: str = ""
     tools: tuple[dict[str, Any], ...] = ()
+    tool_choice: str = ""
+    """"required", or the name of the one to call; empty leaves it to the model."""
 
 
 @dataclass(slots=True, eq=False)
@@ -134,6 +137,23 @@ class History:
     def _second(self) -> int:
         """Where the second question is: results go together with the calls that they answer."""
         return next((at for at, one in enumerate(self._past) if at and not one.results), 0)
+
+
+def latest(messages: Sequence[Message], turns: int) -> tuple[Message, ...]:
+    """The newest `turns` questions of a conversation that somebody else keeps, each with all that came of it, within
+    MOST_CHARACTERS; what belongs to the newest question goes with it, however long. System messages stay."""
+    found: list[Message] = []
+    system = [one for one in messages if one.role is Role.SYSTEM]
+    questions, characters, keep = 0, sum(len(one.text) for one in system), 0
+    for message in reversed(messages):
+        characters += len(message.text) + sum(len(call.arguments) for call in message.calls)
+        if questions and (questions >= turns or characters > MOST_CHARACTERS):
+            break
+        found.append(message)
+        if message.role is Role.USER:
+            questions, keep = questions + 1, len(found)
+    kept = found[: keep or len(found)][::-1]
+    return (*(one for one in system if not any(one is other for other in kept)), *kept)
 
 
 class Held:

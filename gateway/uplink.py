@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gateway.errors import TooLarge
 from gateway.events import Audio, Opus
-from gateway.verbs import Begin, Change, Said
+from gateway.verbs import Begin, Change, Reply, Said
 from gateway.wire import opus
 
 MOST_SECONDS, MOST_BYTES, MOST_ITEMS = 60.0, 4 * 1024 * 1024, 8192
@@ -29,6 +29,8 @@ class Turn:
     queued: float | None = None
     """Since when it has been waiting for the engine; None while it does not."""
     ended: bool = False
+    replies: bool = True
+    """Whether it is answered; else only its words are wanted."""
 
     def wait(self, now: float) -> None:
         """It is queued."""
@@ -92,7 +94,7 @@ class Uplink:
         if isinstance(item, Change) and self._joins(item):
             return
         last = self._items[-1][0] if self._items else None
-        if not (isinstance(last, Begin) and isinstance(item, Begin)):
+        if last != item or not isinstance(item, Begin):
             self._put(item, 0.0, turn)
 
     def restart(self) -> None:
@@ -103,6 +105,14 @@ class Uplink:
         for item, _, _ in kept:
             self.say(item)
         self.say(Begin())
+
+    def clear(self) -> None:
+        """Begin(interrupts=False): what was said since the last turn is of no use."""
+        while self._items and isinstance(self._items[-1][0], Audio):
+            item, seconds, _ = self._items.pop()
+            self._seconds -= seconds
+            self._bytes -= _size(item)
+        self.say(Begin(interrupts=False))
 
     async def take(self) -> tuple[Said, Turn | None]:
         """The next item, and the turn that it begins. One reader at a time."""
@@ -123,7 +133,7 @@ class Uplink:
             if turn is not None:
                 return False
             if isinstance(item, Change):
-                self._items[-back] = merged(item, change), 0.0, None
+                self._items[-back] = item.then(change), 0.0, None
                 return True
         return False
 
@@ -137,20 +147,11 @@ class Uplink:
             self._reader = None
 
 
-def merged(old: Change, new: Change) -> Change:
-    """Both, the new one's wishes before the old one's."""
-    return Change(
-        old.persona if new.persona is None else new.persona,
-        old.voice if new.voice is None else new.voice,
-        old.language if new.language is None else new.language,
-        old.speech if new.speech is None else new.speech,
-        old.tools if new.tools is None else new.tools,
-    )
-
-
 def _size(item: Said) -> int:
     if isinstance(item, Opus):
         return _OVERHEAD + len(item.page)
+    if isinstance(item, Reply):
+        return _OVERHEAD + sum(len(message.text) for message in item.messages)
     return _OVERHEAD + (len(item.pcm) if isinstance(item, Audio) else 0)
 
 

@@ -6,12 +6,13 @@ know requests and events, adapters know requests, events and one engine's wire; 
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from gateway.events import Audio, Conversed, Opus, ReplyAudio, Transcript
+from gateway.memory import Message
 from gateway.wire.engine_health import Progress
 
 
@@ -101,10 +102,17 @@ class Begin:
     stops. What was said since the last End and before this is dropped; what follows is kept, whatever the engine is
     busy with."""
 
+    interrupts: bool = True
+    """False: replies go on; only what was said is dropped."""
+
 
 @dataclass(frozen=True, slots=True)
 class End:
     """The user has finished; the next turn is what was said since the last Begin, End or Write."""
+
+    reply: bool = True
+    """False: only its words are wanted, as a Transcript, and then the turn is done. It waits for no other turn, none
+    waits for it, and no Begin or Cancel ends it. For engines with `Converser.follows`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +140,27 @@ class Change:
     tools: tuple[dict[str, Any], ...] | None = None
     """As OpenAI writes them: {"type": "function", "function": {"name", "description", "parameters"}}."""
 
+    speed: float | None = None
+    """1.0 is the voice's own pace, 2.0 twice as fast."""
+    tool_choice: str | None = None
+    """"required", or the name of the one function to call; empty leaves it to the engine."""
+
+    def then(self, newer: "Change") -> "Change":
+        """Both; the newer one's wishes before these."""
+        given = {one.name: getattr(newer, one.name) for one in fields(newer)}
+        return replace(self, **{name: wish for name, wish in given.items() if wish is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A turn of its own: a reply to exactly these messages is wanted, whatever was said before, and the session
+    remembers none of it. For clients that keep and edit their conversation, and engines with `Converser.follows`."""
+
+    messages: tuple[Message, ...]
+    """Oldest first."""
+    wishes: Change = Change()
+    """Of this one reply, before the session's."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
@@ -141,9 +170,9 @@ class ToolResult:
     output: str = field(repr=False)
 
 
-Said = Audio | Opus | Begin | End | Write | Cancel | Change | ToolResult
-"""What goes into a conversation. Turns are counted from 1: each End, each Write, and each ToolResult that completes a
-turn's calls is the next one."""
+Said = Audio | Opus | Begin | End | Write | Cancel | Change | ToolResult | Reply
+"""What goes into a conversation. Turns are counted from 1: each End, Write and Reply, and each ToolResult that
+completes a turn's calls, is the next one."""
 
 
 @runtime_checkable
@@ -236,4 +265,10 @@ class Converser(Engine[Converse, Conversed], Protocol):
     @property
     def packed(self) -> bool:
         """Whether it takes and gives audio as Opus, where a job asks for it."""
+        ...
+
+    @property
+    def follows(self) -> bool:
+        """Whether it takes End(reply=False), Begin(interrupts=False) and Reply: it follows a conversation that its
+        client keeps, besides remembering one itself."""
         ...

@@ -50,8 +50,8 @@ class Played:
 class Puppet:
     url = "puppet"
 
-    def __init__(self, packed: bool = False) -> None:
-        self.packed = packed
+    def __init__(self, packed: bool = False, follows: bool = True) -> None:
+        self.packed, self.follows = packed, follows
         self.reads = True
         """Whether sessions read what is said."""
         self.fails: Exception | None = None

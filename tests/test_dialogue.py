@@ -795,7 +795,7 @@ class TestPages:
 class Ears:
     """In place of the real ones: speech is what is not silent. It knows late, as the real ones do."""
 
-    def __init__(self, settings: Settings, sample_rate: int) -> None:
+    def __init__(self, settings: Settings, sample_rate: int, **_: float | None) -> None:
         self._settings, self._rate = settings, sample_rate
         self._pcm = b""
         self._at = 0

@@ -7,7 +7,7 @@ import pytest
 from gateway import uplink
 from gateway.errors import TooLarge
 from gateway.events import Audio, Opus
-from gateway.uplink import Turn, Uplink, merged
+from gateway.uplink import Turn, Uplink
 from gateway.verbs import Begin, Cancel, Change, End, Preset, Said, Write
 from gateway.wire import opus
 
@@ -84,9 +84,9 @@ async def test_a_restart_forgets_what_was_said_but_no_wish_and_no_header() -> No
 
 def test_later_wishes_win_and_those_not_mentioned_stay() -> None:
     old = Change("a", Preset("b"), "en", True, ({"x": 1},))
-    assert merged(old, Change()) == old
-    assert merged(Change(), old) == old
-    assert merged(old, Change("", Preset("c"), "", False, ())) == Change("", Preset("c"), "", False, ())
+    assert old.then(Change()) == old
+    assert Change().then(old) == old
+    assert old.then(Change("", Preset("c"), "", False, ())) == Change("", Preset("c"), "", False, ())
 
 
 async def test_wishes_for_one_turn_are_one_wherever_they_come() -> None:

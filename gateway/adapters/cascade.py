@@ -26,6 +26,7 @@ _WORST_FIRST = (State.DOWN, State.FAILED, State.LOADING)
 class Cascade:
     url = "cascade"
     packed = False
+    follows = True
 
     def __init__(
         self,

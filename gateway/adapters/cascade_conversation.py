@@ -6,7 +6,7 @@ Its tasks: one reads what is said, one for each turn, one for the recognition of
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -17,12 +17,12 @@ from gateway.adapters.cascade_segments import RATE
 from gateway.admission import Gate
 from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineError, GatewayError
 from gateway.events import Audio, Conversed, Opus, Phase, ReplyAudio, ReplyText, Resumable, ToolCall, Transcript, Turn
-from gateway.memory import Asked, Call, Held, Past
-from gateway.narration import Script, narrate
+from gateway.memory import Asked, Call, Held, Message, Past, latest
+from gateway.narration import Script, SentenceBegin, narrate
 from gateway.resample import Resampler
 from gateway.settings import Settings
 from gateway.tasks import task_group
-from gateway.verbs import Begin, Cancel, Change, End, Preset, Said, Speak, ToolResult, Verb, Write
+from gateway.verbs import Begin, Cancel, Change, End, Preset, Reply, Said, Speak, ToolResult, Verb, Write
 from gateway.wire.funasr_http import code_of
 
 log = structlog.get_logger(__name__)
@@ -63,6 +63,8 @@ class _Hearing:
     listening: Listening
     resampler: Resampler | None = None
     rate: int = RATE
+    turn: int | None = None
+    """Of which it is, once that has begun."""
     task: asyncio.Task[None] | None = None
     """Recognition, from the first speech on."""
 
@@ -78,6 +80,10 @@ class _Turn:
     hearing: _Hearing | None = None
     """Of a turn that is spoken."""
     past: Past = field(default_factory=Past)
+    asked: Reply | None = None
+    """Of a turn whose client keeps the conversation: what is to be answered."""
+    words_only: bool = False
+    """Whether it is not answered, so that it stands in nobody's way."""
     task: asyncio.Task[None] | None = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
     read: list[str] = field(default_factory=list)
@@ -134,19 +140,21 @@ class Conversation:
         match item:
             case Audio():
                 await self._listen(item)
-            case Begin():
+            case Begin(interrupts):
                 self._drop_hearing()
-                self._cancel()
-            case End():
-                await self._end()
+                if interrupts:
+                    self._cancel()
+            case End(reply):
+                await self._end(reply)
+            case Reply(wishes=wishes):
+                self._begin(asked=item, wishes=wishes)
             case Write(text):
                 self._drop_hearing()
                 self._begin(past=Past(text))
             case Cancel():
                 self._cancel()
             case Change():
-                given = {one.name: getattr(item, one.name) for one in fields(item)}
-                self._wishes = replace(self._wishes, **{name: it for name, it in given.items() if it is not None})
+                self._wishes = self._wishes.then(item)
             case ToolResult():
                 self._give(item)
             case Opus():
@@ -164,13 +172,13 @@ class Conversation:
             await hearing.listening.feed(pcm[at : at + _SLICE])
             self._recognise(hearing)
 
-    async def _end(self) -> None:
+    async def _end(self, reply: bool) -> None:
         hearing, self._hearing = self._heard_now(), None
         if hearing.resampler is not None:
             await self._feed(hearing, hearing.resampler.feed(b"", last=True))
         hearing.listening.end()
         self._recognise(hearing)
-        self._begin(hearing=hearing)
+        self._begin(hearing=hearing, words_only=not reply)
 
     def _recognise(self, hearing: _Hearing) -> None:
         if hearing.task is None and hearing.listening.begun:
@@ -178,18 +186,25 @@ class Conversation:
 
     def _heard_now(self) -> _Hearing:
         if self._hearing is None:
-            number, language = self._count + 1, self._wishes.language or ""
-            self._hearing = _Hearing(
-                Listening(
-                    self._parts.recogniser,
-                    self._parts.ears(self._settings, RATE),
-                    padding=self._settings.endpoint_padding,
-                    language=language,
-                    most_characters=self._settings.text_max_chars,
-                    heard=lambda text: self.events.put(Transcript(text, language, final=False, utterance=number)),
-                )
-            )
+            self._hearing = self._new_hearing(self._wishes.language or "")
         return self._hearing
+
+    def _new_hearing(self, language: str) -> _Hearing:
+        def heard(text: str) -> None:
+            turn = self._count + 1 if hearing.turn is None else hearing.turn
+            self.events.put(Transcript(text, language, final=False, utterance=turn))
+
+        hearing = _Hearing(
+            Listening(
+                self._parts.recogniser,
+                self._parts.ears(self._settings, RATE),
+                padding=self._settings.endpoint_padding,
+                language=language,
+                most_characters=self._settings.text_max_chars,
+                heard=heard,
+            )
+        )
+        return hearing
 
     def _drop_hearing(self) -> None:
         if self._hearing is not None:
@@ -209,11 +224,21 @@ class Conversation:
 
     # Private: turns
 
-    def _begin(self, hearing: _Hearing | None = None, past: Past | None = None) -> None:
+    def _begin(
+        self,
+        hearing: _Hearing | None = None,
+        past: Past | None = None,
+        asked: Reply | None = None,
+        wishes: Change = Change(),
+        words_only: bool = False,
+    ) -> None:
         self._count += 1
         self._results = {}
-        running = [turn for turn in self._turns.values() if not turn.over.is_set()]
-        turn = self._turns[self._count] = _Turn(self._count, self._wishes, hearing, past or Past())
+        running = [turn for turn in self._turns.values() if not (turn.over.is_set() or turn.words_only)]
+        turn = _Turn(self._count, self._wishes.then(wishes), hearing, past or Past(), asked, words_only)
+        self._turns[self._count] = turn
+        if hearing is not None:
+            hearing.turn = self._count
         if len(running) < MOST_WAITING:
             turn.task = self._tasks.create_task(self._run(turn, running))
         else:
@@ -223,6 +248,10 @@ class Conversation:
     async def _run(self, turn: _Turn, before: list[_Turn]) -> None:
         """A turn, from its End to its last audio."""
         try:
+            if turn.words_only:
+                await self._understand(turn)
+                self._finish(turn, Phase.DONE)
+                return
             await self._follow(turn, before)
             async with self._parts.gate.enter(lambda place, seconds: self._queued(turn, place, seconds)):
                 self._say(turn, Turn(turn.number, Phase.WORKING))
@@ -260,19 +289,17 @@ class Conversation:
             most = self._settings.text_max_chars
             text = f"the text has {len(turn.past.question)} characters; the limit is {most}"
             raise BadRequest(text, code="text_too_long")
-        elif not turn.past.results and not turn.past.question.strip():
+        elif turn.asked is None and not turn.past.results and not turn.past.question.strip():
             raise BadRequest("there is nothing in the text", code="nothing_understood")
 
     async def _reply(self, turn: _Turn) -> None:
         wishes, past, script, calls = turn.wishes, turn.past, Script(), list[Call]()
-        if past.results and self._history.rounds >= MOST_ROUNDS:
-            raise EngineError(f"the reply has asked for tools {MOST_ROUNDS} times in a row", code="too_many_tools")
-        self._history.add(past)
         asked = Asked(
-            self._history.messages(),
+            self._messages(turn),
             wishes.persona or self._settings.persona,
             wishes.language or "",
             wishes.tools or (),
+            wishes.tool_choice or "",
         )
         async with task_group(failure=0) as tasks:
             if wishes.speech is not False:
@@ -291,6 +318,14 @@ class Conversation:
         for call in calls:
             self._say(turn, ToolCall(turn.number, call.id, call.name, call.arguments))
 
+    def _messages(self, turn: _Turn) -> tuple[Message, ...]:
+        if turn.asked is not None:
+            return latest(turn.asked.messages, self._settings.converse_history)
+        if turn.past.results and self._history.rounds >= MOST_ROUNDS:
+            raise EngineError(f"the reply has asked for tools {MOST_ROUNDS} times in a row", code="too_many_tools")
+        self._history.add(turn.past)
+        return self._history.messages()
+
     async def _write(self, turn: _Turn, text: str) -> None:
         await self.events.room()
         self._say(turn, ReplyText(turn.number, text))
@@ -300,13 +335,17 @@ class Conversation:
             raise EngineError(f"the reply has more than {most} characters", code="reply_too_long")
 
     async def _speak(self, turn: _Turn, script: Script) -> None:
-        voice = turn.wishes.voice or Preset(self._settings.default_voice)
-        wish = Speak("", voice, _code(turn.wishes.language or ""))
+        wishes, text = turn.wishes, ""
+        voice = wishes.voice or Preset(self._settings.default_voice)
+        wish = Speak("", voice, _code(wishes.language or ""), wishes.speed or 1.0)
         async with narrate(script, self._parts.speak, wish) as events:
             async for event in events:
-                if isinstance(event, Audio):
+                if isinstance(event, SentenceBegin):
+                    text = event.text
+                elif isinstance(event, Audio):
                     await self.events.room()
-                    self._say(turn, ReplyAudio(turn.number, event))
+                    self._say(turn, ReplyAudio(turn.number, event, text))
+                    text = ""
 
     def _log(self, exc: GatewayError) -> None:
         """For the operator: what is the engines' doing. Words of others may hold what the user said."""
@@ -331,8 +370,8 @@ class Conversation:
             self.events.put(Turn(turn.number, phase, code=error.code, reason=str(error)))
 
     def _cancel(self) -> None:
-        """Ends all turns whose end the reader has not taken, and takes back what was not read of them."""
-        for turn in list(self._turns.values()):
+        """Ends all answered turns whose end the reader has not taken, and takes back what was not read of them."""
+        for turn in [turn for turn in self._turns.values() if not turn.words_only]:
             self.events.drop(turn.number)
             turn.over.set()
             turn.past.reply, turn.past.calls = "".join(turn.read), ()

@@ -46,7 +46,7 @@ class Chat:
     def reply(self, asked: Asked) -> "_Reply":
         """Raises EngineUnavailable, EngineBusy, EngineBroke, EngineTimeout, BadRequest."""
         system = wire.message("system", asked.persona or PERSONA)
-        body = wire.request(self._model, [system, *map(_message, asked.messages)], asked.tools)
+        body = wire.request(self._model, [system, *map(_message, asked.messages)], asked.tools, asked.tool_choice)
         key = b"authorization: Bearer %b\r\n" % self._key.encode() if self._key else b""
         post = engine_http.Post(self._http, self._url, wire.PATH, _HEADERS + key, [body], refused=self._refusal)
         return _Reply(post, self._idle, self._shown)

@@ -53,6 +53,7 @@ _MOST_RECORDED, _MOST_RECORDED_BYTES = 7500, 4 * 1024 * 1024
 
 class FunAudioChat:
     packed = True
+    follows = False
 
     def __init__(self, url: str, http: Client, settings: Settings) -> None:
         self.url = url.rstrip("/")

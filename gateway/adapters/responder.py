@@ -55,9 +55,11 @@ class _Pieces:
 
 
 def answer(messages: Sequence[Message], now: datetime) -> str:
-    """The reply to the last of `messages`. now: with its time zone."""
+    """The reply to the last of `messages`; a greeting where nobody has said anything. now: with its time zone."""
     said = next((one.text for one in reversed(messages) if one.role is Role.USER), "").strip()
     said = said.rsplit("\n", 1)[-1].strip()
+    if not said:
+        return _SAID["hello"]
     begun = unicodedata.normalize("NFKC", said[:_LONGEST])[:_LONGEST]
     words = _POLITE.sub("", " ".join(_PUNCTUATION.sub(" ", begun).lower().split()))
     earlier = [one.text for one in messages[:-1] if one.role is Role.USER]

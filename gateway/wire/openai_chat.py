@@ -74,12 +74,18 @@ def message(role: str, text: str, calls: Sequence[ToolCall] = (), call: str = ""
     return said
 
 
-def request(model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> bytes:
+def request(
+    model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = (), choice: str = ""
+) -> bytes:
+    """choice: "required", or the name of the one tool to call; empty leaves it to the model."""
     body: dict[str, Any] = {"messages": list(messages), "stream": True}
     if model:
         body["model"] = model
     if tools:
         body["tools"] = list(tools)
+        if choice:
+            named = {"type": "function", "function": {"name": choice}}
+            body["tool_choice"] = choice if choice == "required" else named
     return json.dumps(body, ensure_ascii=False).encode(errors="replace")
 
 

@@ -211,7 +211,7 @@ class Mind:
         self.open += 1
         try:
             number = len(self.asked) - 1
-            default = [f"You said {asked.messages[-1].text}."]
+            default = [f"You said {one.text}." for one in asked.messages[-1:]]
             yield self._pieces(self.replies[number] if number < len(self.replies) else default)
         finally:
             self.open -= 1
