@@ -7,6 +7,6 @@ uv() { ../.venv/bin/python -m uv pip compile --quiet --universal --python-versio
 ../.venv/bin/python -m pip install --quiet uv
 # shellcheck disable=SC2086  # nothing at all where it is empty
 uv --override gateway-without.txt ${UPGRADE---upgrade} dev.in -o dev.lock
-for name in gateway embedded run; do uv --override gateway-without.txt "$name.in" -c dev.lock -o "$name.lock"; done
+for name in gateway embedded avatar run; do uv --override gateway-without.txt "$name.in" -c dev.lock -o "$name.lock"; done
 uv --override engines-without.txt engines-dev.in -c dev.lock -o engines-dev.lock
 uv --override engines-without.txt engines.in -c engines-dev.lock -o engines.lock
