@@ -243,7 +243,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
     converse = Replicas(
         "s2s",
         settings.converse_engine,
-        adapters.conversers(settings, http, transcribe, speak, partial(cleanup.workspace, scratch)),
+        adapters.conversers(settings, http, transcribe, speak, scratch),
         slots=settings.converse_sessions,
         queue=0,
     )

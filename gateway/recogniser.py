@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
+from gateway import cleanup
 from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineUnavailable
 from gateway.events import Transcript
 from gateway.segments import RATE, Segment
@@ -16,19 +16,24 @@ from gateway.wire import wav
 
 log = structlog.get_logger(__name__)
 
-Workspace = Callable[[], AbstractAsyncContextManager[Path]]
-"""A private directory, gone with its block."""
-
 
 class Recogniser:
     """The verb `transcribe`, and what was found out about it."""
 
-    def __init__(self, transcribe: Verb[Transcribe, Transcript], workspace: Workspace) -> None:
-        self._transcribe, self._workspace = transcribe, workspace
-        self.hears_live = True
+    def __init__(
+        self,
+        transcribe: Verb[Transcribe, Transcript],
+        scratch: Path,
+        *,
+        hears_live: bool = True,
+        at_once: int = 2,
+    ) -> None:
+        """scratch: where recordings lie for engines that take whole ones only."""
+        self._transcribe, self._scratch = transcribe, scratch
+        self.hears_live = hears_live
         """Whether it takes audio that is still arriving, as far as we know."""
-        self.crowded = False
-        """Whether it had no place for us at a time: then one is to be asked for after the other."""
+        self.at_once = at_once
+        """How many segments of one stream may be asked for at a time: one, once it had no place for us."""
 
     async def live(self, segment: Segment, job: Transcribe, partial: Callable[[str], None]) -> Transcript | None:
         """What is said in it; `partial` is told what it may be while it still arrives. None where `whole` is to be
@@ -45,14 +50,15 @@ class Recogniser:
                 raise
             self.hears_live = False
         except (EngineBroke, EngineBusy, EngineUnavailable) as exc:
-            self.crowded = self.crowded or isinstance(exc, EngineBusy)
+            if isinstance(exc, EngineBusy):
+                self.at_once = 1
             log.warning("recognition broken off, trying again", code=exc.code)
         return None
 
     async def whole(self, segment: Segment, job: Transcribe) -> Transcript:
         """What was said in it, as a recording, once it has ended. Raises what the verb raises."""
         pcm = await segment.whole()
-        async with self._workspace() as work:
+        async with cleanup.workspace(self._scratch) as work:
             path = work / "segment.wav"
             await asyncio.to_thread(_write, path, pcm)
             recording = Recording(path, RATE, len(pcm) // 2)

@@ -94,9 +94,11 @@ class Segment:
         self.close()
         return rest
 
-    def close(self) -> None:
-        """Nothing more belongs to it."""
+    def close(self, at: int | None = None) -> None:
+        """Nothing more belongs to it; at: nor what is behind this sample of the stream and was not read yet."""
         self._pass_on(len(self._held))
+        if at is not None:
+            del self._pcm[max(self._read, 2 * (at - self.start)) :]
         self.ended = True
         self._changed.set()
 
@@ -218,7 +220,8 @@ class Cutter:
     def _close(self, at: int) -> None:
         if self.segment is not None:
             self._give(at)
-            self.segment.close()
+            self.segment.close(at)
+            self._taken = self.segment.end
             self.segment = None
 
     def _give(self, until: int) -> None:

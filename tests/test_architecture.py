@@ -19,9 +19,13 @@ STEPS = {
     "gateway.endpointing",
     "gateway.memory",
     "gateway.narration",
+    "gateway.recogniser",
+    "gateway.recognition",
     "gateway.resample",
+    "gateway.segments",
     "gateway.sentences",
     "gateway.tasks",
+    "gateway.utterances",
 }
 """What adapters of conversation need beyond them: a place for each turn, ears, what was said before, what to say."""
 

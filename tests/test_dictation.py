@@ -138,7 +138,6 @@ class TestUtterances:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(dictation, "LONGEST", 2.0)
-        monkeypatch.setattr(dictation, "SEARCHED", 1.0)
         speech = say("the weather is very nice today") * 3
         await told(engine := Wholes(), speech, tmp_path / "scratch")
         assert len(engine.heard) > 2

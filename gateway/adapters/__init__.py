@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from gateway.adapters.cascade import Cascade
 from gateway.adapters.cascade_conversation import Replier
-from gateway.adapters.cascade_recognition import Workspace
 from gateway.adapters.chat import Chat
 from gateway.adapters.connections import Client
 from gateway.adapters.cosyvoice import CosyVoice
@@ -70,10 +70,10 @@ def conversers(
     http: Client,
     transcribe: Verb[Transcribe, Transcript],
     speak: Verb[Speak, Audio],
-    workspace: Workspace,
+    scratch: Path,
 ) -> list[Converser]:
     """One adapter for each replica of `converse`; the cascade is one, whatever the verbs below it have."""
     if settings.converse_engine == "cascade":
         replier: Replier = Chat(settings, http) if settings.chat_url else Responder()
-        return [Cascade(settings, transcribe, speak, replier, workspace)]
+        return [Cascade(settings, transcribe, speak, replier, scratch)]
     return [FunAudioChat(url, http, settings) for url in settings.converse_urls]

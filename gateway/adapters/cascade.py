@@ -7,15 +7,19 @@ Rule 3: turns of one conversation follow one another; Begin and Cancel end all o
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from gateway.adapters.cascade_conversation import Conversation, Parts, Replier
-from gateway.adapters.cascade_recognition import Ears, Recogniser, Workspace
+from gateway.adapters.cascade_recognition import LONGEST, MOST_UNHEARD
 from gateway.admission import Gate
 from gateway.endpointing import Endpointer
 from gateway.events import Audio, Conversed, Transcript
 from gateway.memory import Memory
+from gateway.recogniser import Recogniser
+from gateway.segments import RATE, Ears
 from gateway.settings import Settings
 from gateway.tasks import task_group
+from gateway.utterances import Utterances
 from gateway.verbs import Converse, Converser, EngineHealth, Speak, State, Transcribe, Verb
 
 SLOTS = 8
@@ -34,12 +38,12 @@ class Cascade:
         transcribe: Verb[Transcribe, Transcript],
         speak: Verb[Speak, Audio],
         replier: Replier,
-        workspace: Workspace,
+        scratch: Path,
         ears: Callable[[Settings, int], Ears] = Endpointer,
     ) -> None:
-        """workspace: where recordings lie for engines that take whole ones only."""
+        """scratch: where recordings lie for engines that take whole ones only."""
         self._settings, self._transcribe, self._speak, self._replier = settings, transcribe, speak, replier
-        self._workspace, self._ears = workspace, ears
+        self._scratch, self._ears = scratch, ears
         self.gate = Gate("converse", settings.converse_slots or SLOTS, settings.converse_queue)
         self.memory = Memory(settings.converse_history, settings.converse_keep)
 
@@ -48,8 +52,7 @@ class Cascade:
 
     @asynccontextmanager
     async def session(self, job: Converse) -> AsyncIterator[AsyncIterator[Conversed]]:
-        recogniser = Recogniser(self._transcribe, self._workspace)
-        parts = Parts(self._settings, recogniser, self._speak, self._replier, self._ears, self.gate)
+        parts = Parts(self._settings, self._hear(), self._speak, self._replier, self.gate)
         held = self.memory.open(job.resume)
         try:
             async with task_group() as tasks:
@@ -72,6 +75,27 @@ class Cascade:
                     reason = f"{name}: {one.reason or one.progress or state}"
                     return EngineHealth(state, one.model, one.device, reason, one.progress)
         return EngineHealth(State.READY, f"{heard.model} + {spoken.model}")
+
+    # Private
+
+    def _hear(self) -> Callable[[str], Utterances]:
+        """The ears of one conversation, which ask once whether the recogniser hears live."""
+        recogniser = Recogniser(self._transcribe, self._scratch, at_once=1)
+
+        def hear(language: str) -> Utterances:
+            return Utterances(
+                self._transcribe,
+                self._settings,
+                self._scratch,
+                sample_rate=RATE,
+                language=language,
+                longest=LONGEST,
+                recogniser=recogniser,
+                ears=self._ears(self._settings, RATE),
+                latest=MOST_UNHEARD,
+            )
+
+        return hear
 
 
 _: type[Converser] = Cascade

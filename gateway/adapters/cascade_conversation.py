@@ -12,16 +12,17 @@ from typing import Protocol
 import structlog
 
 from gateway.adapters.cascade_events import Events, ends
-from gateway.adapters.cascade_recognition import Ears, Listening, Recogniser
-from gateway.adapters.cascade_segments import RATE
+from gateway.adapters.cascade_recognition import Listening
 from gateway.admission import Gate
 from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineError, GatewayError
 from gateway.events import Audio, Conversed, Opus, Phase, ReplyAudio, ReplyText, Resumable, ToolCall, Transcript, Turn
 from gateway.memory import Asked, Call, Held, Message, Past, latest
 from gateway.narration import Script, SentenceBegin, narrate
 from gateway.resample import Resampler
+from gateway.segments import RATE
 from gateway.settings import Settings
 from gateway.tasks import task_group
+from gateway.utterances import Utterances
 from gateway.verbs import Begin, Cancel, Change, End, Preset, Reply, Said, Speak, ToolResult, Verb, Write
 from gateway.wire.funasr_http import code_of
 
@@ -48,10 +49,10 @@ class Parts:
     """What a conversation is made of."""
 
     settings: Settings
-    recogniser: Recogniser
+    hear: Callable[[str], Utterances]
+    """What is said in one turn, in a language."""
     speak: Verb[Speak, Audio]
     replier: Replier
-    ears: Callable[[Settings, int], Ears]
     gate: Gate
     """One place for each turn."""
 
@@ -176,7 +177,7 @@ class Conversation:
         hearing, self._hearing = self._heard_now(), None
         if hearing.resampler is not None:
             await self._feed(hearing, hearing.resampler.feed(b"", last=True))
-        hearing.listening.end()
+        await hearing.listening.end()
         self._recognise(hearing)
         self._begin(hearing=hearing, words_only=not reply)
 
@@ -186,7 +187,18 @@ class Conversation:
 
     def _heard_now(self) -> _Hearing:
         if self._hearing is None:
+<<<<<<< HEAD
             self._hearing = self._new_hearing(self._wishes.language or "")
+=======
+            number, language = self._count + 1, self._wishes.language or ""
+            self._hearing = _Hearing(
+                Listening(
+                    self._parts.hear(language),
+                    most_characters=self._settings.text_max_chars,
+                    heard=lambda text: self.events.put(Transcript(text, language, final=False, utterance=number)),
+                )
+            )
+>>>>>>> f36e1d2 (Let the cascade and dictation cut and recognise with the same pieces as every stream)
         return self._hearing
 
     def _new_hearing(self, language: str) -> _Hearing:

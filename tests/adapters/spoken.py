@@ -4,13 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from gateway import cleanup
 from gateway.adapters.cascade import Cascade
 from gateway.endpointing import Started, Stopped
 from gateway.errors import BadRequest, GatewayError
@@ -340,7 +338,7 @@ def world(scratch: Path, **settings: Any) -> World:
     ear, mouth, mind = Ear(), Mouth(), Mind()
     scratch.mkdir(exist_ok=True)
     chosen = Settings.model_validate({"data_dir": scratch} | settings)
-    cascade = Cascade(chosen, ear, mouth, mind, partial(cleanup.workspace, scratch), LoudEars)
+    cascade = Cascade(chosen, ear, mouth, mind, scratch, LoudEars)
     return World(cascade, ear, mouth, mind, scratch)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.adapters import cascade_conversation, cascade_recognition, cascade_segments
+from gateway import utterances
+from gateway.adapters import cascade_conversation, cascade_recognition
 from gateway.adapters.cascade import Cascade
 from gateway.errors import (
     BadRequest,
@@ -146,7 +147,7 @@ class TestRecognition:
     async def test_holds_no_recogniser_for_a_client_that_stops_sending_in_the_middle_of_a_word(
         self, there: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cascade_segments, "IDLE", 0.1)
+        monkeypatch.setattr(utterances, "IDLE", 0.1)
         async with there.talk() as client:
             client.say(tone(0.5))
             await client.until(lambda: there.ear.open)
@@ -235,7 +236,7 @@ class TestRecognition:
             await client.ended()
         assert b"".join(there.ear.heard) == minute + minute
         assert len(there.ear.heard) >= 5
-        assert all(len(one) / 2 / RATE <= cascade_segments.LONGEST for one in there.ear.heard)
+        assert all(len(one) / 2 / RATE <= cascade_recognition.LONGEST for one in there.ear.heard)
         edges = [np.frombuffer(one[:200], "<i2").max() for one in there.ear.heard[1:]]
         assert max(edges) <= 1500
         assert there.ear.most == 1
@@ -250,7 +251,7 @@ class TestRecognition:
             client.say(End())
             end = await client.ended(1)
             assert end.phase is Phase.DONE
-        assert len(there.ear.heard) >= 3600 / cascade_segments.LONGEST
+        assert len(there.ear.heard) >= 3600 / cascade_recognition.LONGEST
         assert client.heard()[0].text.endswith(f"heard {len(there.ear.heard)}")
 
     async def test_where_it_is_slower_than_speech_the_latest_is_kept(self, there: World) -> None:
@@ -263,7 +264,7 @@ class TestRecognition:
             there.ear.hold.set()
             await client.ended()
         kept = sum(len(one) for one in there.ear.heard) / 2 / RATE
-        assert kept <= cascade_recognition.MOST_UNHEARD + 2 * cascade_segments.LONGEST
+        assert kept <= cascade_recognition.MOST_UNHEARD + 2 * cascade_recognition.LONGEST
         assert client.heard()[0].text.startswith("… ")
 
     async def test_a_text_of_many_segments_keeps_its_latest_characters(self, tmp_path: Path) -> None:

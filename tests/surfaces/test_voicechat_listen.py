@@ -232,7 +232,6 @@ class TestEnginesWithoutLiveRecognition:
 
     async def test_an_utterance_that_never_ends_is_cut(self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("gateway.dictation.LONGEST", 3.0)
-        monkeypatch.setattr("gateway.dictation.SEARCHED", 1.0)
         ears = await hears(gateway, Ears(live=False))
         speech = say("what time is it") + say("how are you today") + say("the weather is very nice today")
         await transcript(gateway, speech, 19_200)
