@@ -187,18 +187,7 @@ class Conversation:
 
     def _heard_now(self) -> _Hearing:
         if self._hearing is None:
-<<<<<<< HEAD
             self._hearing = self._new_hearing(self._wishes.language or "")
-=======
-            number, language = self._count + 1, self._wishes.language or ""
-            self._hearing = _Hearing(
-                Listening(
-                    self._parts.hear(language),
-                    most_characters=self._settings.text_max_chars,
-                    heard=lambda text: self.events.put(Transcript(text, language, final=False, utterance=number)),
-                )
-            )
->>>>>>> f36e1d2 (Let the cascade and dictation cut and recognise with the same pieces as every stream)
         return self._hearing
 
     def _new_hearing(self, language: str) -> _Hearing:
@@ -208,10 +197,7 @@ class Conversation:
 
         hearing = _Hearing(
             Listening(
-                self._parts.recogniser,
-                self._parts.ears(self._settings, RATE),
-                padding=self._settings.endpoint_padding,
-                language=language,
+                self._parts.hear(language),
                 most_characters=self._settings.text_max_chars,
                 heard=heard,
             )
