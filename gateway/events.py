@@ -5,6 +5,7 @@ A session that ends normally is complete; one that raises is broken. There is no
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,4 +119,22 @@ class Resumable:
     """Whether this one was."""
 
 
+# What an animation yields.
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How far it is; the percentage never falls."""
+
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """The result: a whole file that the engine has made. It lives until the job is discarded."""
+
+    path: Path
+
+
+Animated = Rendering | Video
 Conversed = Turn | Transcript | ReplyAudio | ReplyText | ToolCall | Resumable

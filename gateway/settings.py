@@ -145,6 +145,17 @@ class Settings(BaseModel):
     chat_timeout: Seconds = 30.0
     """Longest wait for its next token."""
 
+    animate_engine: str = "duix"
+    """Adapter for the digital human: duix (Duix-Avatar's server, or ours)."""
+    animate_urls: Urls = ("http://127.0.0.1:18383",)
+    """Replicas of its engine, comma-separated; each makes one video at a time."""
+    animate_folder: Path | None = None
+    """The folder that it shares with its engines, their /code/data; `avatar` in the data folder when unset."""
+    animate_poll: Seconds = 1.0
+    """How often an engine is asked how far it is."""
+    animate_stall: Seconds = 600.0
+    """Longest time that an engine may make no progress with a video; then it is given up."""
+
     endpoint_silence: Seconds = 0.6
     """Hands-free: silence that ends a turn."""
     endpoint_threshold: float = Field(default=0.5, gt=0, lt=1)
@@ -228,6 +239,10 @@ class Settings(BaseModel):
         if self.reference_keep_seconds < self.reference_min_speech_seconds:
             raise ValueError("reference_keep_seconds is less than reference_min_speech_seconds")
         return self
+
+    @property
+    def animation(self) -> Path:
+        return self.animate_folder or self.data_dir / "avatar"
 
     @property
     def scratch(self) -> Path:

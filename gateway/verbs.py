@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from gateway.events import Audio, Conversed, Opus, ReplyAudio, Transcript
+from gateway.events import Animated, Audio, Conversed, Opus, ReplyAudio, Transcript
 from gateway.memory import Message
 from gateway.wire.engine_health import Progress
 
@@ -204,6 +204,22 @@ class Converse:
     """How replies are wanted at the start."""
 
 
+@dataclass(frozen=True, slots=True)
+class Animate:
+    """a recording and a template video → a talking video. It takes minutes, so unlike the other verbs it outlives its
+    session: who asks again by the same code gets what has become of it, also after either side has been restarted."""
+
+    code: str
+    """Ours: `vg-` and 32 hexadecimal digits. The same again is the same job."""
+    audio: Path
+    video: Path
+    """Files that were checked. They are copied before the session is entered."""
+    ping_pong: bool = True
+    """Whether the template is played forward and backward by turns; else from its start each time."""
+    super_resolution: bool = False
+    watermark: bool = False
+
+
 class State(StrEnum):
     """What an engine can do now."""
 
@@ -259,6 +275,14 @@ class Engine(Protocol[J, E]):
 
 Speaker = Engine[Speak, Audio]
 Transcriber = Engine[Transcribe, Transcript]
+
+
+class Animator(Engine[Animate, Animated], Protocol):
+    """Leaving a session early leaves the job as it is; its last event is the Video."""
+
+    async def discard(self, code: str) -> None:
+        """Ends the job where the engine can, and removes its files. Never raises for what is not there."""
+        ...
 
 
 class Converser(Engine[Converse, Conversed], Protocol):

@@ -139,7 +139,7 @@ async def health_answer(http: Client, base: str) -> tuple[int, EngineHealth]:
     """The status that it was answered with, too; 0 where there was no answer."""
     try:
         async with asyncio.timeout(_HEALTH_SECONDS):
-            status, answer = await _ask(http, base, engine_health.PATH)
+            status, answer = await ask(http, base, engine_health.PATH)
     except TimeoutError:
         return 0, EngineHealth(State.DOWN, reason=f"no answer within {_HEALTH_SECONDS:g} s")
     except EngineError as exc:
@@ -148,10 +148,10 @@ async def health_answer(http: Client, base: str) -> tuple[int, EngineHealth]:
     return status, EngineHealth(State(report.state), report.model, report.device, report.reason, report.progress)
 
 
-async def _ask(http: Client, base: str, path: str) -> tuple[int, bytes]:
-    """(status, body) of a GET, over another connection where a kept one turns out to be closed."""
+async def ask(http: Client, base: str, path: str, method: bytes = b"GET") -> tuple[int, bytes]:
+    """(status, body) of a request without a body, over another connection where a kept one turns out to be closed."""
     while True:
-        connection = await http.send(base, b"GET", path)
+        connection = await http.send(base, method, path)
         try:
             await connection.head()
             return connection.status, await connection.body(_ERROR_BYTES)
