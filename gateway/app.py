@@ -41,6 +41,9 @@ from gateway.surfaces import (
     funaudio,
     funaudio_chat,
     nls_socket,
+    openai,
+    openai_models,
+    openai_speech,
     service,
     voicechat,
     voicechat_chat,
@@ -56,7 +59,9 @@ _SWEEP_SECONDS = 600.0
 _JSON_BYTES = 64 * 1024
 _NLS: dict[str, nls_socket.Begin] = {}
 """The tasks of NLS sockets, by namespace."""
-_ROUTERS = (service.router, voices.router, voicechat.router)
+_ROUTERS = (service.router, voices.router, voicechat.router, openai_models.router)
+_FAMILIES = (voicechat, openai)
+"""Client families that own whole paths, whatever there is below them."""
 
 
 class Door:
@@ -69,6 +74,7 @@ class Door:
             ("POST", "/v1/tts"): Endpoint(desktop.tts, desktop.shape),
             ("POST", "/api/transcribe"): Endpoint(funaudio.transcribe, funaudio.shape),
             ("POST", "/api/synthesize"): Endpoint(funaudio.synthesize, funaudio.shape),
+            ("POST", "/v1/audio/speech"): Endpoint(openai_speech.speech, openai.shape),
         }
         self._download = Endpoint(downloads.download, desktop.shape)
         self.sockets: dict[str, SocketEndpoint] = {
@@ -83,6 +89,8 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if openai.owns(scope["path"]):
+                send = openai.stamped(send)
             endpoint = self.direct.get((scope["method"], scope["path"]))
             if endpoint is None and scope["path"].startswith(downloads.PREFIX) and scope["method"] in ("GET", "HEAD"):
                 endpoint = self._download
@@ -96,8 +104,10 @@ class Door:
 
     def shape(self, path: str) -> Shape:
         """The errors of a path's client family."""
-        if voicechat.owns(path):
-            return voicechat.shape
+        for family in _FAMILIES:
+            if family.owns(path):
+                shape: Shape = family.shape
+                return shape
         return next((direct.shape for (_, known), direct in self.direct.items() if known == path), desktop.shape)
 
     def allowed(self, path: str) -> str:
@@ -133,7 +143,7 @@ def build(settings: Settings) -> "Cors":
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
         allow_headers=("*",),
-        expose_headers=("content-range", "x-sample-rate", "retry-after"),
+        expose_headers=("content-range", "x-sample-rate", "retry-after", "x-request-id", "openai-processing-ms"),
     )
 
 
@@ -152,12 +162,13 @@ class Cors(CORSMiddleware):
 
 
 async def _refuse(door: Door, request: Request, exc: Exception) -> Response:
-    """Failures of the JSON routes and of paths that nobody serves, in the desktop client's shape; and of a direct
-    path asked with another method, in its own."""
+    """Failures of the JSON routes, and of a direct path asked with another method, in the shape of the family that has
+    the path; of paths that nobody serves, in the desktop client's."""
     headers: dict[str, str] = {}
     if isinstance(exc, RequestValidationError):
         first = exc.errors()[0]
-        exc = BadRequest(f"{'.'.join(str(part) for part in first['loc'][1:])}: {first['msg']}")
+        where = ".".join(str(part) for part in first["loc"][1:])
+        exc = BadRequest(f"{where}: {first['msg']}", param=where or None)
     elif isinstance(exc, HTTPException):
         allow = door.allowed(request.url.path) if exc.status_code in (404, 405) else ""
         headers = {"allow": allow} if allow else {}

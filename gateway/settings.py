@@ -28,6 +28,11 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _pairs(named: tuple[str, ...]) -> list[tuple[str, str]]:
+    """[("alloy", "中文女"), …] of ("alloy=中文女", …)."""
+    return [(name.strip(), value.strip()) for name, _, value in (one.partition("=") for one in named)]
+
+
 def _with_port(url: str) -> str:
     urlsplit(url).port  # noqa: B018  (raises ValueError above 65535)
     return url
@@ -91,6 +96,23 @@ class Settings(BaseModel):
     """Voices that the synthesis engine knows by name, comma-separated."""
     default_voice: str = "中文女"
     """The preset that the name `default` stands for."""
+    openai_voices: Annotated[tuple[Annotated[str, Field(pattern=r"^[^=]+=[^=]+$")], ...], BeforeValidator(_split)] = (
+        "alloy=中文女",
+        "ash=中文男",
+        "ballad=英文男",
+        "coral=英文女",
+        "echo=英文男",
+        "fable=英文男",
+        "onyx=中文男",
+        "nova=英文女",
+        "sage=中文女",
+        "shimmer=英文女",
+        "verse=中文男",
+        "marin=中文女",
+        "cedar=中文男",
+    )
+    """The presets that OpenAI's voices stand for, comma-separated. While this is not set, one whose preset there is not
+    stands for `default`."""
 
     transcribe_engine: str = "funasr"
     """Adapter for recognition: funasr (FunASR's servers, or ours: recordings over HTTP, live audio over a WebSocket) or
@@ -236,6 +258,9 @@ class Settings(BaseModel):
     def _agree(self) -> "Settings":
         if self.presets and self.default_voice not in self.presets:
             raise ValueError(f"default_voice {self.default_voice!r} is not one of presets")
+        for name, preset in _pairs(self.openai_voices):
+            if "openai_voices" in self.model_fields_set and self.presets and preset not in self.presets:
+                raise ValueError(f"openai_voices: {preset!r}, for {name}, is not one of presets")
         if self.reference_keep_seconds < self.reference_min_speech_seconds:
             raise ValueError("reference_keep_seconds is less than reference_min_speech_seconds")
         return self
@@ -243,6 +268,12 @@ class Settings(BaseModel):
     @property
     def animation(self) -> Path:
         return self.animate_folder or self.data_dir / "avatar"
+
+    @property
+    def openai_presets(self) -> dict[str, str]:
+        """OpenAI's name of a voice → the preset that speaks for it."""
+        known = set(self.presets)
+        return {name: preset if preset in known else self.default_voice for name, preset in _pairs(self.openai_voices)}
 
     @property
     def scratch(self) -> Path:

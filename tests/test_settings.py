@@ -226,3 +226,26 @@ class TestExample:
 def test_settings_that_do_not_agree_stop_the_start(environment: dict[str, str], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         load({}, environment)
+
+
+class TestOpenAiVoices:
+    def test_each_of_openai_s_stands_for_a_preset(self) -> None:
+        found = Settings().openai_presets
+        names = "alloy ash ballad coral echo fable onyx nova sage shimmer verse marin cedar"
+        assert set(found) == set(names.split())
+        assert set(found.values()) <= set(Settings().presets)
+
+    def test_a_preset_that_there_is_not_is_the_default_one(self) -> None:
+        found = load(environment={"VOXGATE_PRESETS": "英文女,Tom", "VOXGATE_DEFAULT_VOICE": "Tom"}).openai_presets
+        assert (found["nova"], found["alloy"]) == ("英文女", "Tom")
+
+    def test_they_can_be_chosen(self) -> None:
+        assert load(environment={"VOXGATE_OPENAI_VOICES": "sky = 英文女,alloy=日语男"}).openai_presets == {
+            "sky": "英文女",
+            "alloy": "日语男",
+        }
+
+    @pytest.mark.parametrize("value", ["alloy", "alloy=", "=中文女", "alloy=Nobody", "a=b=c"])
+    def test_one_that_cannot_be_is_refused(self, value: str) -> None:
+        with pytest.raises(SettingsError, match="openai_voices|OPENAI_VOICES"):
+            load(environment={"VOXGATE_OPENAI_VOICES": value})

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from openai import AsyncOpenAI
 
 from engines.scripted import Script, ScriptedEngine, Seen
 from tests.conftest import Gateway, ready, running, speech
@@ -32,6 +33,13 @@ async def gateway(shared: tuple[Gateway, ScriptedEngine]) -> AsyncIterator[Gatew
 @pytest.fixture
 def engine(gateway: Gateway, shared: tuple[Gateway, ScriptedEngine]) -> ScriptedEngine:
     return shared[1]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def sdk(gateway: Gateway) -> AsyncIterator[AsyncOpenAI]:
+    """OpenAI's own, before our gateway. It does not try again, so that a test sees the first answer."""
+    async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture
