@@ -27,6 +27,7 @@ from sqlalchemy import (
     Dialect,
     Executable,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     Row,
@@ -120,6 +121,32 @@ messages = Table(
     UniqueConstraint("id"),
 )
 """`number` is their order."""
+
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String(32), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("tenant", String(200), nullable=False),
+    Column("key", String(200)),
+    Column("state", String(16), nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("code", String(64), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("due_at", Moment, nullable=False),
+    Column("ended_at", Moment, index=True),
+    Column("owner", String(32)),
+    Column("owned_until", Moment),
+    UniqueConstraint("id"),
+    UniqueConstraint("kind", "tenant", "key"),
+    Index("ix_jobs_kind_state", "kind", "state", "due_at"),
+)
+"""`number` is their order. gateway/jobs.py says what the rest means."""
 
 
 class Database:
