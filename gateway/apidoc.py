@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway import apidoc_openai
+from gateway import apidoc_nls, apidoc_openai
 from gateway.apidoc_parts import (
     BYTES,
     MEANINGS,
@@ -53,7 +53,13 @@ def _merged(document: Document) -> Document:
         for operation in operations.values():
             _errors_of(path)(path, operation["responses"])
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas |= {"Error": _ERROR, "ApiError": _API_ERROR, "Detail": _DETAIL, apidoc_openai.SCHEMA: apidoc_openai.ERROR}
+    schemas |= {
+        apidoc_nls.SCHEMA: apidoc_nls.RESULT,
+        "Error": _ERROR,
+        "ApiError": _API_ERROR,
+        "Detail": _DETAIL,
+        apidoc_openai.SCHEMA: apidoc_openai.ERROR,
+    }
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return document
@@ -94,6 +100,7 @@ def _paths() -> Document:
         "/api/transcribe": {"post": _transcribe()},
         "/api/synthesize": {"post": _synthesize()},
         **apidoc_openai.paths(),
+        **apidoc_nls.paths(),
     }
 
 

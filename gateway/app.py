@@ -40,6 +40,7 @@ from gateway.surfaces import (
     downloads,
     funaudio,
     funaudio_chat,
+    nls_asr,
     nls_socket,
     openai,
     openai_models,
@@ -50,6 +51,7 @@ from gateway.surfaces import (
     voicechat_listen,
     voices,
 )
+from gateway.surfaces import nls as nls_surface
 from gateway.tasks import KeyedLocks, SharedWork, forever, task_group
 from gateway.voices import Voices
 from gateway.wire import fun_audio_chat, nls
@@ -59,8 +61,8 @@ _SWEEP_SECONDS = 600.0
 _JSON_BYTES = 64 * 1024
 _NLS: dict[str, nls_socket.Begin] = {}
 """The tasks of NLS sockets, by namespace."""
-_ROUTERS = (service.router, voices.router, voicechat.router, openai_models.router)
-_FAMILIES = (voicechat, openai)
+_ROUTERS = (service.router, voices.router, voicechat.router, openai_models.router, nls_asr.router)
+_FAMILIES = (voicechat, openai, nls_surface)
 """Client families that own whole paths, whatever there is below them."""
 
 
@@ -75,6 +77,7 @@ class Door:
             ("POST", "/api/transcribe"): Endpoint(funaudio.transcribe, funaudio.shape),
             ("POST", "/api/synthesize"): Endpoint(funaudio.synthesize, funaudio.shape),
             ("POST", "/v1/audio/speech"): Endpoint(openai_speech.speech, openai.shape),
+            ("POST", nls_asr.PATH): Endpoint(nls_asr.asr, nls_surface.shape),
         }
         self._download = Endpoint(downloads.download, desktop.shape)
         self.sockets: dict[str, SocketEndpoint] = {

@@ -138,15 +138,18 @@ class Exchange:
         await self.start(status, content_type, [(b"content-length", b"%d" % len(body)), *headers])
         await self.end(body)
 
-    async def refuse(self, exc: GatewayError, shape: Shape) -> None:
-        """The whole answer to a failed request."""
-        headers = [(b"retry-after", b"%d" % exc.retry_after)] if exc.retry_after is not None else []
+    async def refuse(
+        self, exc: GatewayError, shape: Shape, *, status: int | None = None, headers: Headers = ()
+    ) -> None:
+        """The whole answer to a failed request. status: in place of the failure's own."""
+        status = exc.status if status is None else status
+        headers = [*headers, *([(b"retry-after", b"%d" % exc.retry_after)] if exc.retry_after is not None else [])]
         body = shape(exc)
         if self._body_read or not self._has_body() or isinstance(exc, ShuttingDown):
-            await self.answer(exc.status, body, headers=headers)
+            await self.answer(status, body, headers=headers)
             return
         headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-        await self.start(exc.status, JSON, headers)
+        await self.start(status, JSON, headers)
         await self.write(body)
         await self._drain()
         await self.end()

@@ -150,6 +150,13 @@ class Settings(BaseModel):
     socket_ping: Seconds = 10.0
     """How often an idle conversation's client is sent something, so that it stays."""
 
+    vocabulary_dir: Path | None = None
+    """Folder of lists of hotwords, a word on each line of <id>.txt, that NLS clients name as vocabulary_id."""
+    nls_models: Names = ("qwen3-asr-flash", "paraformer-large", "sensevoice-small", "dolphin-small")
+    """Names that NLS clients may give as customization_id, the first where they give none. The recognition engine
+    answers to all of them, whatever it is; GET /stream/v1/asr/models and every answer say which."""
+    nls_streams: Count = 256
+    """NLS recognitions over sockets at a time, most of them silent; the next one is refused."""
     nls_idle_timeout: Seconds = 12.0
     """NLS sockets: silence between two tasks that closes the connection. Clients take it up again within 10."""
     nls_task_timeout: Seconds = 300.0

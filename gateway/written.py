@@ -7,6 +7,7 @@ Rule 2: the grammars (wetext's, Mandarin and English) work in one thread of thei
 import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -38,6 +39,28 @@ _FILLERS = re.compile(
     r"|(?:^|(?<=[，、。！？…,]))[额啊哦]+[，、…,]",
     re.IGNORECASE,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a text is wanted."""
+
+    figures: bool
+    punctuation: bool
+    fluent: bool
+
+    async def final(self, text: str) -> str:
+        return self._marked(await in_figures(self._smooth(text)) if self.figures else self._smooth(text))
+
+    def partial(self, text: str) -> str:
+        """Of a text that is still growing: its numbers may not be whole yet."""
+        return self._marked(self._smooth(text))
+
+    def _smooth(self, text: str) -> str:
+        return fluent(text) if self.fluent else text
+
+    def _marked(self, text: str) -> str:
+        return text if self.punctuation else plain(text)
 
 
 def prepare() -> None:

@@ -39,6 +39,8 @@ class Script:
     end: End = End.WHOLE
     text: str = "hello world"
     """What recognition hears."""
+    times: funasr_http.Times | None = None
+    """When it hears which word."""
     health: engine_health.Report = field(default_factory=lambda: engine_health.Report("ready", "scripted"))
 
 
@@ -162,7 +164,7 @@ class _Connection(asyncio.Protocol):
     def _recognise(self, script: Script) -> None:
         if self._stops(script):
             return
-        self._whole(200, funasr_http.result(script.text, "en"))
+        self._whole(200, funasr_http.result(script.text, "en", script.times))
         self._done()
 
     def _speak(self, script: Script) -> None:

@@ -1,9 +1,14 @@
 """What every route and socket of the NLS family shares: task ids, and failures in its shape."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 from gateway.errors import (
+    AudioRejected,
     BadRequest,
+    CallerError,
+    ClientGone,
     EngineBusy,
     Forbidden,
     GatewayError,
@@ -14,6 +19,7 @@ from gateway.errors import (
     TooSlow,
     Unauthorized,
 )
+from gateway.exchange import Exchange
 from gateway.wire import nls as wire
 from gateway.wire.nls import Status
 
@@ -25,11 +31,16 @@ _MEANS: tuple[tuple[type[GatewayError], Status], ...] = (
     (EngineBusy, Status.TOO_MANY_REQUESTS),
     (TooSlow, Status.IDLE_TIMEOUT),
     (TooLarge, Status.INVALID_MESSAGE),
+    (AudioRejected, Status.INVALID_MESSAGE),
     (NotFound, Status.INVALID_PARAMETER),
     (BadRequest, Status.INVALID_PARAMETER),
 )
 UNSUPPORTED_RATE = "unsupported_sample_rate"
 """Code of the BadRequest that has a status of its own."""
+
+
+def owns(path: str) -> bool:
+    return path.startswith("/stream/v1/")
 
 
 def new_id() -> str:
@@ -41,6 +52,8 @@ def status_of(exc: GatewayError) -> Status:
     """Where FunSpeech has several, the one that says who can do something about it."""
     if exc.code == UNSUPPORTED_RATE:
         return Status.UNSUPPORTED_SAMPLE_RATE
+    if exc.code == "audio_too_long":
+        return Status.INVALID_PARAMETER
     other = Status.SERVER_ERROR if exc.status >= 500 else Status.CLIENT_ERROR
     return next((status for kind, status in _MEANS if isinstance(exc, kind)), other)
 
@@ -48,3 +61,27 @@ def status_of(exc: GatewayError) -> Status:
 def shape(exc: GatewayError) -> bytes:
     """A failure that came before there was a task."""
     return wire.result("", status_of(exc), str(exc))
+
+
+TASK_HEADER = b"task_id"
+"""As FunSpeech spells it."""
+
+
+@asynccontextmanager
+async def http_task(http: Exchange) -> AsyncIterator[str]:
+    """Scope of an HTTP request that has a task: its id. What fails in it is answered with the task's id: with HTTP 200,
+    as FunSpeech does, where the caller is to blame, else with the status that load balancers and monitors know."""
+    task_id = new_id()
+    try:
+        yield task_id
+    except ClientGone:
+        raise
+    except GatewayError as exc:
+        if http.started:
+            raise
+
+        def shaped(failure: GatewayError) -> bytes:
+            return wire.result(task_id, status_of(failure), str(failure))
+
+        status = 200 if isinstance(exc, CallerError) else exc.status
+        await http.refuse(exc, shaped, status=status, headers=[(TASK_HEADER, task_id.encode())])

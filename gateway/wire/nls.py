@@ -138,9 +138,9 @@ def failed(message_id: str, task_id: str, namespace: str, status: Status, reason
     return _json({"header": _header(message_id, task_id, said, "TaskFailed", status) | {"status_text": reason}})
 
 
-def result(task_id: str, status: Status, message: str, text: str = "") -> bytes:
-    """The body of an HTTP answer that is JSON."""
-    body = {"task_id": task_id, "result": text, "status": int(status), "message": message}
+def result(task_id: str, status: Status, message: str, text: str = "", more: Mapping[str, Any] | None = None) -> bytes:
+    """The body of an HTTP answer that is JSON. more: fields beyond FunSpeech's."""
+    body = {"task_id": task_id, "result": text, "status": int(status), "message": message, **(more or {})}
     return _json(body).encode(errors="replace")
 
 
