@@ -42,6 +42,7 @@ from gateway.surfaces import (
     funaudio_chat,
     nls_asr,
     nls_socket,
+    nls_synthesis,
     openai,
     openai_models,
     openai_speech,
@@ -59,7 +60,7 @@ from gateway.wire import fun_audio_chat, nls
 log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 600.0
 _JSON_BYTES = 64 * 1024
-_NLS: dict[str, nls_socket.Begin] = {}
+_NLS: dict[str, nls_socket.Begin] = {**nls_synthesis.TASKS}
 """The tasks of NLS sockets, by namespace."""
 _ROUTERS = (service.router, voices.router, voicechat.router, openai_models.router, nls_asr.router)
 _FAMILIES = (voicechat, openai, nls_surface)

@@ -157,6 +157,8 @@ class Settings(BaseModel):
     answers to all of them, whatever it is; GET /stream/v1/asr/models and every answer say which."""
     nls_streams: Count = 256
     """NLS recognitions over sockets at a time, most of them silent; the next one is refused."""
+    nls_device: Annotated[str, Field(min_length=1, max_length=200)] = "funspeech"
+    """The device_id whose registered voices NLS clients, which name no device, may use by name or id."""
     nls_idle_timeout: Seconds = 12.0
     """NLS sockets: silence between two tasks that closes the connection. Clients take it up again within 10."""
     nls_task_timeout: Seconds = 300.0

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from gateway.errors import BadRequest, ClientGone, GatewayError, TooSlow
+from gateway.errors import BadRequest, CallerError, ClientGone, GatewayError, TooSlow
 from gateway.socket import Socket
 from gateway.state import State
 from gateway.surfaces.nls import new_id, status_of
@@ -35,7 +35,7 @@ class Task(Protocol):
         ...
 
     async def command(self, message: wire.Message) -> None:
-        """One of wire.COMMANDS. Returns at once. Raises BadRequest or wire.Unusable; the task goes on."""
+        """One of wire.COMMANDS. Returns at once. Raises CallerError or wire.Unusable; the task goes on."""
         ...
 
     async def audio(self, data: bytes) -> None:
@@ -71,7 +71,7 @@ class Line:
 
 
 Begin = Callable[[Line, wire.Message], Task]
-"""Makes a task of its Start; raises BadRequest or wire.Unusable where it is wrong. Does not wait."""
+"""Makes a task of its Start; raises CallerError or wire.Unusable where it is wrong. Does not wait."""
 
 
 async def serve(socket: Socket, kinds: Mapping[str, Begin]) -> None:
@@ -134,7 +134,7 @@ class _Connection:
             try:
                 await self._take(frame)
                 self._mistakes = 0
-            except (BadRequest, wire.Unusable) as exc:
+            except (CallerError, wire.Unusable) as exc:
                 self._mistakes = one_more(self._mistakes)
                 line = self._line
                 namespace, task_id = (line.namespace, line.task_id) if line else (wire.DEFAULT, self._own_id)
