@@ -1,11 +1,13 @@
 """What may be spoken: checked before any engine hears of it."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest, TooLarge
-from gateway.text import speakable
+from gateway.text import printable, speakable, untagged
 
 
 def test_a_text_at_the_limit_is_spoken_and_one_over_it_is_not() -> None:
@@ -61,3 +63,31 @@ def test_any_text_is_clean_or_refused(text: str) -> None:
     assert clean == clean.strip()
     assert all(letter.isprintable() or letter in "\n\t" for letter in clean)
     clean.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<strong>重点</strong>来了", "重点来了"),
+        ('<speak>Hi<break time="500ms"/> there</speak>', "Hi there"),
+        ("a <!-- note --> b", "a  b"),
+        ("5 < 6 and 7 > 3", "5 < 6 and 7 > 3"),
+        ("[laughter]你好", "[laughter]你好"),
+        ("<3 you", "<3 you"),
+        ("a<b", "a<b"),
+        ("50% of $5/day, ￥3, -5℃~10℃, 'q' “q”", "50% of $5/day, ￥3, -5℃~10℃, 'q' “q”"),
+    ],
+)
+def test_tags_are_left_out_and_nothing_else(text: str, said: str) -> None:
+    assert untagged(text) == said
+
+
+def test_a_row_of_open_tags_takes_no_time() -> None:
+    begun = time.process_time()
+    untagged("<a " * 100_000)
+    untagged("<!--" * 100_000)
+    assert time.process_time() - begun < 2
+
+
+def test_halves_of_characters_are_left_out() -> None:
+    assert printable("a\ud83d\0b\u3000c\n") == "ab c\n"
