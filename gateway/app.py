@@ -38,6 +38,7 @@ from gateway.state import State
 from gateway.surfaces import (
     desktop,
     downloads,
+    funasr_2pass,
     funaudio,
     funaudio_chat,
     nls_asr,
@@ -56,6 +57,7 @@ from gateway.surfaces import nls as nls_surface
 from gateway.tasks import KeyedLocks, SharedWork, forever, task_group
 from gateway.voices import Voices
 from gateway.wire import fun_audio_chat, nls
+from gateway.wire import funasr_2pass as funasr
 
 log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 600.0
@@ -84,6 +86,7 @@ class Door:
         self.sockets: dict[str, SocketEndpoint] = {
             "/ws": SocketEndpoint(voicechat_listen.listen),
             "/chatting": SocketEndpoint(voicechat_chat.chatting),
+            **dict.fromkeys((funasr_2pass.PATH, funasr.PATH), SocketEndpoint(funasr_2pass.listen)),
             fun_audio_chat.PATH: SocketEndpoint(funaudio_chat.chat),
             fun_audio_chat.BROWSER_PATH: SocketEndpoint(funaudio_chat.chat),
             **dict.fromkeys(

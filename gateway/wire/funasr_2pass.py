@@ -16,16 +16,20 @@ certain, and a client that waits for `is_final` is never left waiting by ours.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from gateway.wire import answers
+from gateway.wire import funasr_stamps as stamps
 from gateway.wire.funasr_http import UNSPECIFIED, code_of
+from gateway.wire.funasr_stamps import Stamp
 
 PATH = "/"
 SUBPROTOCOL = "binary"
+PCM = "pcm"
 RATE = 16_000
 """Hz; what every engine takes."""
 LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
@@ -44,6 +48,7 @@ LARGEST_CHUNK = (30, 60, 30)
 DONE, UNREADABLE, IDLE, ENGINE_FAILED, TOO_SLOW = 1000, 1007, 1008, 1011, 1013
 """Codes that our engine closes with; 1013 means: try again later. An error is said before each but the first."""
 
+_LONGEST_FORM = 20
 _WEIGHT = 20
 """What upstream's client sends for a word without one."""
 
@@ -72,6 +77,8 @@ class Config:
     """`wav_name`; every answer repeats it."""
     rate: int = RATE
     """Hz of the audio; `audio_fs`."""
+    form: str = PCM
+    """`wav_format`: mono s16le, or with any other name a whole file in a container."""
     chunk: tuple[int, int, int] = (5, 10, 5)
     """`chunk_size`, in 60 ms: the middle one is what the streaming model takes at once, the last its look-ahead."""
     encoder_look_back: int = 4
@@ -101,6 +108,8 @@ class Result:
     start: int | None = None
     end: int | None = None
     """Milliseconds from the start of the stream, of a whole utterance; ours says so, upstream does not."""
+    words: tuple[Stamp, ...] = field(default=(), repr=False)
+    """Of a whole utterance, where it is known when each was said; milliseconds too."""
 
     @property
     def whole(self) -> bool:
@@ -131,7 +140,7 @@ def config(asked: Config) -> str:
     first = {
         "mode": asked.mode,
         "wav_name": asked.name,
-        "wav_format": "pcm",
+        "wav_format": asked.form,
         "is_speaking": True,
         "chunk_size": asked.chunk,
         "chunk_interval": 10,
@@ -166,12 +175,11 @@ def read_client(frame: str, before: Config) -> Config | End:
         raise ValueError("a text frame must be a JSON object") from exc
     if not _flag(found, "is_speaking", True):
         return End(_flag(found, "is_end", False))
-    if str(found.get("wav_format") or "pcm").lower() != "pcm":
-        raise ValueError("wav_format must be pcm: mono, signed 16 bit, little endian, without a header")
     return replace(
         before,
         mode=_mode(found.get("mode", before.mode)),
         name=answers.text(found, "wav_name", LONGEST_NAME) or before.name,
+        form=(answers.text(found, "wav_format", _LONGEST_FORM) or before.form).lower(),
         rate=_number(found, "audio_fs", before.rate, LOWEST_RATE, HIGHEST_RATE),
         chunk=_chunk(found.get("chunk_size", before.chunk)),
         encoder_look_back=_number(found, "encoder_chunk_look_back", before.encoder_look_back, -1, 100),
@@ -189,6 +197,8 @@ def result(said: Result) -> str:
     body: dict[str, Any] = {"mode": said.kind, "text": said.text, "wav_name": said.name, "is_final": said.final}
     if said.start is not None and said.end is not None:
         body |= {"start_time": said.start, "end_time": said.end}
+    if said.words:
+        body |= {"timestamp": stamps.timestamp(said.words), "stamp_sents": stamps.sentences(said.text, said.words)}
     return json.dumps(body, ensure_ascii=False)
 
 
@@ -197,6 +207,14 @@ def ended(said: Ended) -> str:
     if said.error:
         body["error"] = said.error
     return json.dumps(body, ensure_ascii=False)
+
+
+def last_words(asked: Config, *, ack: bool, final: bool, error: str = "") -> str:
+    """What ends a stream; it may be empty, and is not sent then. final: whether the last answer said so already."""
+    if ack:
+        return ended(Ended(asked.mode, asked.name, error))
+    kind = {Mode.OFFLINE: Kind.OFFLINE, Mode.ONLINE: Kind.ONLINE, Mode.TWO_PASS: Kind.SECOND_PASS}[asked.mode]
+    return "" if final else result(Result(kind, "", asked.name, final=True))
 
 
 def fault(said: Fault) -> str:
@@ -234,6 +252,8 @@ def _flag(found: dict[str, Any], name: str, default: bool) -> bool:
 
 def _number(found: dict[str, Any], name: str, default: int, least: int, most: int) -> int:
     value = found.get(name, default)
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        value = int(value)
     if not _whole(value, least, most):
         raise ValueError(f"{name} must be a whole number from {least} to {most}")
     return int(value)
@@ -251,6 +271,8 @@ def _mode(value: object) -> Mode:
 
 
 def _chunk(value: object) -> tuple[int, int, int]:
+    if isinstance(value, str):  # as command lines have it
+        value = [int(part) if part.strip().isdecimal() else None for part in value[:100].split(",")]
     numbers = list(value) if isinstance(value, list | tuple) else []
     if len(numbers) != 3 or not all(_whole(*one) for one in zip(numbers, (0, 1, 0), LARGEST_CHUNK, strict=True)):
         raise ValueError(f"chunk_size must be three whole numbers such as [5, 10, 5], at most {list(LARGEST_CHUNK)}")
@@ -258,10 +280,10 @@ def _chunk(value: object) -> tuple[int, int, int]:
 
 
 def _hotwords(value: object) -> tuple[str, ...]:
-    """Three ways are in use: {"词": 20} within a string, words separated by blanks, and a list."""
+    """Three ways are in use: {"词": 20} within a string, words separated by blanks or commas, and a list."""
     words: Sequence[object]
     if isinstance(value, str):
-        words = _weighted(value) if value.lstrip().startswith("{") else value.split()
+        words = _weighted(value) if value.lstrip().startswith("{") else re.split(r"[\s,，]+", value)
     elif isinstance(value, dict | list):
         words = list(value)
     else:

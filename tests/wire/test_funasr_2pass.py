@@ -87,6 +87,7 @@ class TestConfig:
             ("", ()),
             ("{}", ()),
             ("a a b", ("a", "b")),
+            ("阿里巴巴,通义实验室，a", ("阿里巴巴", "通义实验室", "a")),
         ],
     )
     def test_hotwords_come_in_every_way_that_is_in_use(self, written: object, words: tuple[str, ...]) -> None:
@@ -102,6 +103,14 @@ class TestConfig:
     def test_a_language_is_known_by_every_name_callers_use(self, written: str, code: str) -> None:
         assert read(svs_lang=written).language == code
 
+    def test_numbers_may_be_written_as_command_lines_have_them(self) -> None:
+        found = read(audio_fs="8000", chunk_size="8, 8,4")
+        assert (found.rate, found.chunk) == (8000, (8, 8, 4))
+
+    @pytest.mark.parametrize(("written", "form"), [("pcm", "pcm"), ("PCM", "pcm"), ("", "pcm"), ("others", "others")])
+    def test_the_form_of_the_audio_is_any_name(self, written: str, form: str) -> None:
+        assert read(wav_format=written).form == form
+
     def test_a_name_is_cut_to_what_may_be_repeated(self) -> None:
         assert read(wav_name="x" * 1000).name == "x" * 256
 
@@ -112,14 +121,14 @@ class TestConfig:
             ({"mode": None}, "mode must be"),
             ({"audio_fs": 7999}, "audio_fs must be a whole number from 8000 to 48000"),
             ({"audio_fs": 48001}, "audio_fs"),
-            ({"audio_fs": "16000"}, "audio_fs"),
+            ({"audio_fs": "16k"}, "audio_fs"),
             ({"audio_fs": True}, "audio_fs"),
             ({"chunk_size": [5, 10]}, "chunk_size must be three whole numbers"),
             ({"chunk_size": [5, 0, 5]}, "chunk_size"),
             ({"chunk_size": [5, 10**9, 5]}, "chunk_size"),
-            ({"chunk_size": "5,10,5"}, "chunk_size"),
+            ({"chunk_size": "5,10"}, "chunk_size"),
+            ({"chunk_size": "5,ten,5"}, "chunk_size"),
             ({"encoder_chunk_look_back": 1e9}, "encoder_chunk_look_back"),
-            ({"wav_format": "mp3"}, "wav_format must be pcm"),
             ({"is_speaking": "true"}, "is_speaking must be true or false"),
             ({"itn": 1}, "itn must be true or false"),
             ({"hotwords": 5}, "hotwords must be text"),

@@ -18,13 +18,13 @@ from itertools import zip_longest
 import numpy as np
 
 from engines.asr.live.events import Began, Delta, Ended, Event
-from engines.asr.live.frames import Audio, Change, Command, Finish, Frames, Open, Unreadable
 from engines.asr.live.intake import Intake, TooSlow
 from engines.asr.live.models import ModelFailed, Models, NoModel, NotKnown, Stream
 from engines.asr.live.resampler import Resampler
 from engines.asr.live.tape import Samples, Tape, at
 from gateway.wire import funasr_2pass as wire
 from gateway.wire.funasr_2pass import Config, Kind, Mode
+from gateway.wire.funasr_frames import Audio, Change, Command, Finish, Frames, Open, Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Conversation:
     def __init__(self, models: Models, intake: Intake, say: Say, tasks: asyncio.TaskGroup, patience: Patience) -> None:
         """tasks: owns what is at work for the connection."""
         self._models, self._intake, self._say, self._tasks, self._patience = models, intake, say, tasks, patience
-        self._frames = Frames()
+        self._frames = Frames(only_pcm=True)
         self._commands: deque[Command] = deque()
 
     async def run(self) -> None:
@@ -99,7 +99,7 @@ class Conversation:
                     if not ended:
                         break
                 case Finish(ack):
-                    await self._say(_last_words(self._frames.asked, ack, final=False))
+                    await self._say(wire.last_words(self._frames.asked, ack=ack, final=False))
                     ended = True
                 case None:
                     break
@@ -163,7 +163,7 @@ class Hearing:
         """Raises ModelFailed."""
         self._waiting.append(self._resampler.finish())
         await self._feed(last=True)
-        await self._say(_last_words(self.asked, ack, self._final))
+        await self._say(wire.last_words(self.asked, ack=ack, final=self._final))
 
     # Private
 
@@ -224,11 +224,3 @@ class Hearing:
     def _result(self, kind: Kind, text: str, final: bool, span: Ended | None) -> str:
         start, end = (span.start, span.end) if span else (None, None)
         return wire.result(wire.Result(kind, text, self.asked.name, final, start, end))
-
-
-def _last_words(asked: Config, ack: bool, final: bool) -> str:
-    """What ends a stream. final: whether the last answer said so already."""
-    if ack:
-        return wire.ended(wire.Ended(asked.mode, asked.name))
-    kind = {Mode.OFFLINE: Kind.OFFLINE, Mode.ONLINE: Kind.ONLINE, Mode.TWO_PASS: Kind.SECOND_PASS}[asked.mode]
-    return "" if final else wire.result(wire.Result(kind, "", asked.name, final=True))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from engines.asr.live.frames import Audio, Change, Command, Finish, Frames, Open, State, Unreadable
 from gateway.wire import funasr_2pass as wire
 from gateway.wire.funasr_2pass import Config, Mode
+from gateway.wire.funasr_frames import Audio, Change, Command, Finish, Frames, Open, State, Unreadable
 
 CONFIG = Config(mode=Mode.ONLINE, name="call", rate=8000)
 
@@ -50,3 +50,10 @@ def test_what_cannot_be_read_leaves_the_state_as_it_was() -> None:
     with pytest.raises(Unreadable, match="mode must be"):
         made.text('{"mode": "3pass"}')
     assert made.state is State.HEARING
+
+
+def test_a_file_is_refused_where_only_pcm_is_taken() -> None:
+    frame = '{"wav_format": "mp3"}'
+    assert meant(frame) == [Open(Config(form="mp3"))]
+    with pytest.raises(Unreadable, match="wav_format must be pcm"):
+        Frames(only_pcm=True).text(frame)

@@ -54,7 +54,9 @@ class Unreadable(Exception):
 class Frames:
     """Reads a client's frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, only_pcm: bool = False) -> None:
+        """only_pcm: whether other forms of audio are refused."""
+        self._only_pcm = only_pcm
         self.state = State.IDLE
         self.asked = Config()
         """What the next stream gets, if nothing else is said: audio before any config is heard too."""
@@ -65,6 +67,8 @@ class Frames:
             said = wire.read_client(frame, self.asked)
         except ValueError as exc:
             raise Unreadable(str(exc)) from exc
+        if isinstance(said, Config) and said.form != wire.PCM and self._only_pcm:
+            raise Unreadable("wav_format must be pcm: mono, signed 16 bit, little endian, without a header")
         if isinstance(said, End):
             self.state = State.IDLE
             return [Finish(said.ack)]
