@@ -1,4 +1,4 @@
-"""The command line: `voxgate serve | run | env | openapi | say | transcribe | talk`."""
+"""The command line: `voxgate serve | run | keys | env | openapi | say | transcribe | talk`."""
 
 import argparse
 import json
@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_flags(commands.add_parser("run", help="the gateway and the embedded engines: no GPU, no Docker"))
     commands.add_parser("env", help="print every setting, for deploy/env.example")
     commands.add_parser("openapi", help="print the API document")
+    client.add_key_commands(commands)
     client.add_commands(commands)
     asked = parser.parse_args(argv)
     flags = vars(asked)
@@ -26,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command in client.COMMANDS:
             return client.run(command, asked)
+        if command == "keys":
+            from gateway import issuing  # the other commands do without the database
+
+            return issuing.run(asked)
         return _print(command) if command in ("env", "openapi") else _start(command, load(flags))
     except (SettingsError, Stopped) as exc:
         print(f"voxgate: {exc}", file=sys.stderr)

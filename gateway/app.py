@@ -4,6 +4,7 @@ The streaming paths are raw ASGI and found by one dictionary look-up before Fast
 routes and the API document.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -18,19 +19,23 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from gateway import __version__, adapters, apidoc, cleanup
+from gateway.access import Access
 from gateway.adapters.http import client
 from gateway.admission import Gate
+from gateway.caller import Right
 from gateway.chats import Chats
 from gateway.database import open_database
 from gateway.encoding import Encoders
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, TooLarge
-from gateway.exchange import JSON, Endpoint, Receive, Scope, Send, Shape
+from gateway.exchange import JSON, Endpoint, Receive, Scope, Send, Shape, hints
 from gateway.fetch import Fetcher
 from gateway.files import Downloads, Files
+from gateway.keys import Keys, pepper
 from gateway.metrics import Metrics
 from gateway.normalise import Decoder
 from gateway.repeats import Repeats
 from gateway.replicas import Replicas
+from gateway.rest import ALWAYS, JSON_BYTES, Rest, Rule
 from gateway.rooms import Rooms
 from gateway.settings import Settings, SettingsError
 from gateway.socket import SocketEndpoint
@@ -61,53 +66,80 @@ from gateway.wire import funasr_2pass as funasr
 
 log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 600.0
-_JSON_BYTES = 64 * 1024
 _NLS: dict[str, nls_socket.Begin] = {**nls_synthesis.TASKS}
 """The tasks of NLS sockets, by namespace."""
 _ROUTERS = (service.router, voices.router, voicechat.router, openai_models.router, nls_asr.router)
 _FAMILIES = (voicechat, openai, nls_surface)
 """Client families that own whole paths, whatever there is below them."""
+_EXPOSED = ("retry-after", "www-authenticate", "x-request-id", "openai-processing-ms")
+_RULES = (
+    Rule("/health", surface=ALWAYS),
+    Rule("/ready", surface="ready"),
+    Rule("/metrics", Right.ADMIN, surface="metrics"),
+    *(Rule(path, surface="docs") for path in ("/docs", "/redoc", "/openapi.json")),
+    *(Rule(path, Right.SPEAK) for path in ("/v1/voices", "/v1/voices/")),
+    Rule("/chat/", Right.CONVERSE),
+    *(Rule(path, Right.ANIMATE, surface="avatar") for path in ("/easy/", "/upload", "/download")),
+    Rule("/"),
+)
+"""What the paths that are not direct ask for; the last one is every other's."""
 
 
 class Door:
     """Every request of both public ports enters here."""
 
-    def __init__(self, rest: FastAPI) -> None:
+    def __init__(self, rest: FastAPI, settings: Settings) -> None:
         self.rest = rest
+        public = settings.public_surfaces
         self.direct = {
-            ("POST", "/v1/voices/train"): Endpoint(desktop.train, desktop.shape),
-            ("POST", "/v1/tts"): Endpoint(desktop.tts, desktop.shape),
-            ("POST", "/api/transcribe"): Endpoint(funaudio.transcribe, funaudio.shape),
-            ("POST", "/api/synthesize"): Endpoint(funaudio.synthesize, funaudio.shape),
-            ("POST", "/v1/audio/speech"): Endpoint(openai_speech.speech, openai.shape),
-            ("POST", nls_asr.PATH): Endpoint(nls_asr.asr, nls_surface.shape),
+            ("POST", "/v1/voices/train"): Endpoint(desktop.train, desktop.shape, Right.SPEAK),
+            ("POST", "/v1/tts"): Endpoint(desktop.tts, desktop.shape, Right.SPEAK),
+            ("POST", "/api/transcribe"): Endpoint(funaudio.transcribe, funaudio.shape, Right.TRANSCRIBE),
+            ("POST", "/api/synthesize"): Endpoint(funaudio.synthesize, funaudio.shape, Right.SPEAK),
+            ("POST", "/v1/audio/speech"): Endpoint(openai_speech.speech, openai.shape, Right.SPEAK),
+            ("POST", nls_asr.PATH): Endpoint(nls_asr.asr, nls_surface.shape, Right.TRANSCRIBE, refused=200),
         }
-        self._download = Endpoint(downloads.download, desktop.shape)
+        self._download = Endpoint(downloads.download, desktop.shape, None, public="files" in public)
+        chat = SocketEndpoint(funaudio_chat.chat, Right.CONVERSE, funaudio_chat.farewell)
+        nls_tasks = SocketEndpoint(partial(nls_socket.serve, kinds=_NLS), None, nls_socket.farewell)
         self.sockets: dict[str, SocketEndpoint] = {
-            "/ws": SocketEndpoint(voicechat_listen.listen),
-            "/chatting": SocketEndpoint(voicechat_chat.chatting),
-            **dict.fromkeys((funasr_2pass.PATH, funasr.PATH), SocketEndpoint(funasr_2pass.listen)),
-            fun_audio_chat.PATH: SocketEndpoint(funaudio_chat.chat),
-            fun_audio_chat.BROWSER_PATH: SocketEndpoint(funaudio_chat.chat),
-            **dict.fromkeys(
-                (nls.PATH, nls.ASR_PATH, nls.TTS_PATH), SocketEndpoint(partial(nls_socket.serve, kinds=_NLS))
-            ),
+            "/ws": SocketEndpoint(voicechat_listen.listen, Right.TRANSCRIBE, voicechat_listen.farewell),
+            "/chatting": SocketEndpoint(voicechat_chat.chatting, Right.CONVERSE, voicechat_chat.farewell),
+            **dict.fromkeys((funasr_2pass.PATH, funasr.PATH), SocketEndpoint(funasr_2pass.listen, Right.TRANSCRIBE)),
+            fun_audio_chat.PATH: chat,
+            fun_audio_chat.BROWSER_PATH: chat,
+            **dict.fromkeys((nls.PATH, nls.ASR_PATH, nls.TTS_PATH), nls_tasks),
         }
+        opened = (*public, ALWAYS)
+        self._rest = [Rest(rest, rule, self.shape, rule.surface in opened, self.refused) for rule in _RULES]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            if openai.owns(scope["path"]):
-                send = openai.stamped(send)
-            endpoint = self.direct.get((scope["method"], scope["path"]))
-            if endpoint is None and scope["path"].startswith(downloads.PREFIX) and scope["method"] in ("GET", "HEAD"):
-                endpoint = self._download
-            if endpoint is not None:
-                await endpoint(scope, receive, send)
-                return
-        elif scope["type"] == "websocket" and (socket := self.sockets.get(scope["path"])) is not None:
-            await socket(scope, receive, send)
+        """Whoever comes is asked for a key here, on every path, and where there is none too."""
+        if scope["type"] == "lifespan":
+            await self.rest(scope, receive, send)  # type: ignore[arg-type]
             return
-        await self.rest(scope, _bounded(receive), send)  # type: ignore[arg-type]
+        if scope["type"] == "http" and openai.owns(scope["path"]):
+            send = openai.stamped(send)
+        found = self._found(scope)
+        access: Access = scope["state"]["access"]
+        try:
+            visitor = access.let_in(scope, found.right, public=found.public)
+        except GatewayError as exc:
+            await found.refuse(scope, receive, send, exc)
+            return
+        with access.inside(visitor, lasts=found.lasts):
+            await found(scope, receive, send)
+
+    def _found(self, scope: Scope) -> "Endpoint | SocketEndpoint | Rest":
+        path: str = scope["path"]
+        direct: Endpoint | SocketEndpoint | None
+        if scope["type"] == "websocket":
+            direct = self.sockets.get(path)
+        elif path.startswith(downloads.PREFIX) and scope["method"] in ("GET", "HEAD"):
+            direct = self._download
+        else:
+            direct = self.direct.get((scope["method"], path))
+        return direct or next(rest for rest in self._rest if rest.of(path))
 
     def shape(self, path: str) -> Shape:
         """The errors of a path's client family."""
@@ -116,6 +148,10 @@ class Door:
                 shape: Shape = family.shape
                 return shape
         return next((direct.shape for (_, known), direct in self.direct.items() if known == path), desktop.shape)
+
+    def refused(self, path: str) -> int | None:
+        """The status for whom the door does not let in to a JSON route, where its family has one of its own."""
+        return nls_surface.REFUSED if nls_surface.owns(path) else None
 
     def allowed(self, path: str) -> str:
         """Every method of a path, for 405; empty where the path is none."""
@@ -141,7 +177,7 @@ def build(settings: Settings) -> "Cors":
     )
     for router in _ROUTERS:
         rest.include_router(router)
-    door = Door(rest)
+    door = Door(rest, settings)
     for kind in (GatewayError, RequestValidationError, HTTPException, Exception):
         rest.add_exception_handler(kind, partial(_refuse, door))
     rest.openapi = apidoc.with_direct_paths(rest.openapi)  # type: ignore[method-assign]
@@ -150,7 +186,7 @@ def build(settings: Settings) -> "Cors":
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
         allow_headers=("*",),
-        expose_headers=("content-range", "x-sample-rate", "retry-after", "x-request-id", "openai-processing-ms"),
+        expose_headers=("content-range", "x-sample-rate", *_EXPOSED),
     )
 
 
@@ -182,9 +218,7 @@ async def _refuse(door: Door, request: Request, exc: Exception) -> Response:
         exc = _meant(exc.status_code, request.url.path, allow)
     elif not isinstance(exc, GatewayError):  # a bug; the server logs it
         exc = GatewayError()
-    if exc.retry_after is not None:
-        headers["retry-after"] = str(exc.retry_after)
-    return Response(door.shape(request.url.path)(exc), exc.status, headers, JSON.decode())
+    return Response(door.shape(request.url.path)(exc), exc.status, headers | hints(exc), JSON.decode())
 
 
 def _meant(status: int, path: str, allow: str) -> GatewayError:
@@ -193,23 +227,8 @@ def _meant(status: int, path: str, allow: str) -> GatewayError:
     if status == 404:
         return NotFound(f"there is no {path[:200]}")
     if status == 413:
-        return TooLarge(f"more than {_JSON_BYTES} bytes")
+        return TooLarge(f"more than {JSON_BYTES} bytes")
     return BadRequest("the body cannot be read")
-
-
-def _bounded(receive: Receive) -> Receive:
-    """`receive` for the JSON routes, which hold a body in memory: one that is too large ends in 413."""
-    left = _JSON_BYTES
-
-    async def bounded() -> dict[str, Any]:
-        nonlocal left
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if left < 0:
-            raise HTTPException(413)
-        return message
-
-    return bounded
 
 
 @asynccontextmanager
@@ -220,12 +239,14 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
         except SettingsError as exc:
             app.state.refused = exc  # serve.py says it in one line
             raise
+        state["access"].announce()
         tasks = await stack.enter_async_context(task_group())
         watch = [
             *(
                 tasks.create_task(forever(replicas.refresh, settings.health_interval, _failed("health")))
                 for replicas in state["verbs"].values()
             ),
+            tasks.create_task(forever(state["access"].tend, settings.keys_refresh, _failed("keys"))),
             *(tasks.create_task(forever(sweep, _SWEEP_SECONDS, _failed("sweep"))) for sweep in _sweeps(state)),
         ]
         try:
@@ -233,11 +254,14 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
         finally:
             for task in watch:
                 task.cancel()
+            await state["access"].flush()
 
 
 async def _state(settings: Settings, stack: AsyncExitStack) -> State:
     scratch = _scratch(settings, stack)
     database = await stack.enter_async_context(open_database(settings))
+    access = Access(Keys(database, await asyncio.to_thread(pepper, settings.data_dir)), settings)
+    await access.refresh()
     files = Files(settings)
     chats = Chats(database)
     await chats.count()
@@ -267,6 +291,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
     )
     return State(
         settings=settings,
+        access=access,
         scratch=scratch,
         speak=speak,
         transcribe=transcribe,

@@ -1,6 +1,6 @@
 """The chats of the voice chat backend's clients, and every message that was said in one.
 
-A chat is whoever's knows its id; `user_id` only lists them. An ended chat can be read, and takes no more.
+A chat is whoever's of its tenant knows its id; `user_id` only lists them. An ended chat can be read, and takes no more.
 """
 
 import uuid
@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from gateway import caller
 from gateway.database import Database
 from gateway.database import chats as table
 from gateway.database import messages as message_table
@@ -80,10 +81,11 @@ class Chats:
         checked("user", user_id)
         if (found := await self._find(chat_id)) is not None:
             return found
-        earlier = await self._database.execute(select(func.count()).where(table.c.user_id == user_id))
+        owned = (table.c.tenant == caller.tenant(), table.c.user_id == user_id)
+        earlier = await self._database.execute(select(func.count()).where(*owned))
         made = Chat(chat_id, user_id, f"Call Session {earlier[0][0] + 1}", datetime.now(UTC))
         try:
-            await self._database.execute(insert(table).values(asdict(made)))
+            await self._database.execute(insert(table).values(asdict(made) | {"tenant": caller.tenant()}))
         except IntegrityError:  # somebody else was quicker
             return await self.get(chat_id)
         self.total += 1
@@ -99,10 +101,11 @@ class Chats:
     async def list(self, user_id: str) -> Sequence[Listed]:
         """Oldest first."""
         counted = func.count(message_table.c.number)
+        said = and_(message_table.c.tenant == table.c.tenant, message_table.c.chat_id == table.c.id)
         newest = (
             select(*_CHAT, counted.label("messages"))
-            .outerjoin(message_table, message_table.c.chat_id == table.c.id)
-            .where(table.c.user_id == user_id)
+            .outerjoin(message_table, said)
+            .where(table.c.tenant == caller.tenant(), table.c.user_id == user_id)
             .group_by(*_CHAT)
             .order_by(table.c.created_at.desc(), table.c.id.desc())
             .limit(MOST_LISTED)
@@ -111,18 +114,18 @@ class Chats:
 
     async def end(self, chat_id: str) -> None:
         """Nothing where it has ended already."""
-        running = update(table).where(table.c.id == chat_id, table.c.ended_at.is_(None))
+        running = update(table).where(*_named(chat_id), table.c.ended_at.is_(None))
         await self._database.execute(running.values(ended_at=datetime.now(UTC)))
 
     async def add(self, message: Message) -> None:
         """message.chat_id: a chat that is there."""
-        await self._database.execute(insert(message_table).values(asdict(message)))
+        await self._database.execute(insert(message_table).values(asdict(message) | {"tenant": caller.tenant()}))
 
     async def messages(self, chat_id: str, newest: int = MOST_LISTED) -> Sequence[Message]:
         """Oldest first; of very many the `newest`."""
         rows = await self._database.execute(
             select(message_table)
-            .where(message_table.c.chat_id == chat_id)
+            .where(message_table.c.tenant == caller.tenant(), message_table.c.chat_id == chat_id)
             .order_by(message_table.c.number.desc())
             .limit(newest)
         )
@@ -133,8 +136,13 @@ class Chats:
     # Private
 
     async def _find(self, chat_id: str) -> Chat | None:
-        rows = await self._database.execute(select(*_CHAT).where(table.c.id == chat_id))
+        rows = await self._database.execute(select(*_CHAT).where(*_named(chat_id)))
         return _chat(rows[0]) if rows else None
+
+
+def _named(chat_id: str) -> tuple[ColumnElement[bool], ...]:
+    """The chat of that id, where the one who asks may see it."""
+    return table.c.tenant == caller.tenant(), table.c.id == chat_id
 
 
 def new_message(chat_id: str, speaker: Speaker, content: str) -> Message:

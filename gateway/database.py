@@ -26,7 +26,9 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Executable,
+    Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -81,6 +83,7 @@ voices = Table(
     "voices",
     metadata,
     Column("id", String(36), primary_key=True),
+    Column("tenant", String(100), nullable=False),
     Column("device_id", String(200), nullable=False),
     Column("repeat_key", String(64), nullable=False),
     Column("name", String(200), nullable=False),
@@ -88,7 +91,7 @@ voices = Table(
     Column("digest", String(128), nullable=False, index=True),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
-    UniqueConstraint("device_id", "repeat_key"),
+    UniqueConstraint("tenant", "device_id", "repeat_key"),
 )
 
 syntheses = Table(
@@ -102,6 +105,7 @@ syntheses = Table(
 chats = Table(
     "chats",
     metadata,
+    Column("tenant", String(100), primary_key=True),
     Column("id", String(200), primary_key=True),
     Column("user_id", String(200), nullable=False, index=True),
     Column("title", String(200), nullable=False),
@@ -114,13 +118,47 @@ messages = Table(
     metadata,
     Column("number", Integer, primary_key=True),
     Column("id", String(64), nullable=False),
-    Column("chat_id", String(200), ForeignKey("chats.id"), nullable=False, index=True),
+    Column("tenant", String(100), nullable=False),
+    Column("chat_id", String(200), nullable=False, index=True),
     Column("speaker", String(16), nullable=False),
     Column("content", Text, nullable=False),
     Column("created_at", Moment, nullable=False),
     UniqueConstraint("id"),
+    ForeignKeyConstraint(["tenant", "chat_id"], ["chats.tenant", "chats.id"]),
 )
 """`number` is their order."""
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("revision", Integer, nullable=False, index=True),
+    Column("digest", String(64), nullable=False),
+    Column("tenant", String(100), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("rights", String(200), nullable=False),
+    Column("rate", Integer),
+    Column("sessions", Integer),
+    Column("day_seconds", Float),
+    Column("month_seconds", Float),
+    Column("appkey", String(200), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+    Column("last_used_at", Moment),
+    UniqueConstraint("digest"),
+)
+"""`revision` grows with every change of any of them: who knows the newest one asks for what is newer."""
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("key_id", String(32), ForeignKey("keys.id"), primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("verb", String(16), primary_key=True),
+    Column("seconds", Float, nullable=False),
+)
+"""`day`: as ISO 8601 writes it, UTC. `seconds`: of audio."""
 
 
 jobs = Table(

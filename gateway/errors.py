@@ -65,6 +65,12 @@ class Unauthorized(CallerError):
 
     status, code = 401, "unauthorized"
 
+    def __init__(self, text: str, *, what: str = "", given: str = "") -> None:
+        """For surfaces that say it in their own words: what is missing or wrong, token or appkey, and what was given
+        instead, masked."""
+        super().__init__(text)
+        self.what, self.given = what, given
+
 
 class Forbidden(CallerError):
     """The key is good, but not for this."""

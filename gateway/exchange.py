@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import BaseModel, ValidationError
 
+from gateway import caller
+from gateway.caller import Right
 from gateway.errors import BadRequest, ClientGone, GatewayError, ShuttingDown, TooLarge
 from gateway.tasks import task_group, until_gone
 
@@ -143,7 +145,7 @@ class Exchange:
     ) -> None:
         """The whole answer to a failed request. status: in place of the failure's own."""
         status = exc.status if status is None else status
-        headers = [*headers, *([(b"retry-after", b"%d" % exc.retry_after)] if exc.retry_after is not None else [])]
+        headers = [*headers, *((name.encode(), value.encode()) for name, value in hints(exc).items())]
         body = shape(exc)
         if self._body_read or not self._has_body() or isinstance(exc, ShuttingDown):
             await self.answer(status, body, headers=headers)
@@ -176,8 +178,17 @@ Handler = Callable[[Exchange], Awaitable[None]]
 class Endpoint:
     """A handler as an ASGI application: every failure becomes the surface's error or a broken-off transfer."""
 
-    def __init__(self, handler: Handler, shape: Shape) -> None:
+    lasts = True
+    """Whether it can be ended in the middle (gateway/caller.py Caller.end)."""
+
+    def __init__(
+        self, handler: Handler, shape: Shape, right: Right | None, *, public: bool = False, refused: int | None = None
+    ) -> None:
+        """right: what a key must be for to get here; None for any key, where the verb or the handler asks for more.
+        public: whether it may come without one; then the handler asks (gateway/access.py Access.admit), or nobody.
+        refused: the status for whom the door does not let in, where the family has one of its own."""
         self._handler, self.shape = handler, shape
+        self.right, self.public, self._refused = right, public, refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         http = Exchange(scope, receive, send)
@@ -185,13 +196,18 @@ class Endpoint:
             await self._handler(http)
         except ClientGone:
             log.debug("client gone", path=_shown(scope))
-        except asyncio.CancelledError:  # the server has waited long enough; this is the end of its task anyway
-            await self._failed(http, ShuttingDown("the gateway is restarting"))
+        except asyncio.CancelledError:  # shown out, or the server has waited long enough: the end of its task anyway
+            await self._failed(http, caller.current().ended() or ShuttingDown("the gateway is restarting"))
         except GatewayError as exc:
             await self._failed(http, exc)
         except Exception:
             log.exception("request failed", path=_shown(scope))
             await self._failed(http, GatewayError())
+
+    async def refuse(self, scope: Scope, receive: Receive, send: Send, exc: GatewayError) -> None:
+        """Instead of a call, to whom the door does not let in."""
+        log.debug("refused", path=_shown(scope), code=exc.code)
+        await Exchange(scope, receive, send).refuse(exc, self.shape, status=self._refused)
 
     async def _failed(self, http: Exchange, exc: GatewayError) -> None:
         """After the first byte nothing is sent: the server closes an unfinished answer without its end mark."""
@@ -207,6 +223,12 @@ def _shown(scope: Scope) -> str:
     """The path for a log line; the name of a file is the key to it."""
     path: str = scope["path"]
     return "/files/…" if path.startswith("/files/") else path[:200]
+
+
+def hints(exc: GatewayError) -> dict[str, str]:
+    """The headers that go with a refusal, whatever its shape."""
+    found = {} if exc.retry_after is None else {"retry-after": str(exc.retry_after)}
+    return found | ({"www-authenticate": 'Bearer realm="voxgate"'} if exc.status == 401 else {})
 
 
 def wrong_field(exc: ValidationError) -> str:

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 PREFIX = "VOXGATE_"
+CLIENT_KEY = f"{PREFIX}KEY"
+"""Of the clients at the command line, and no setting of the gateway."""
 
 
 class SettingsError(Exception):
@@ -52,6 +54,7 @@ Url = Annotated[
     AfterValidator(_with_port),
 ]
 Urls = Annotated[tuple[Url, ...], BeforeValidator(_split), Field(min_length=1)]
+Publics = Annotated[tuple[Literal["files", "avatar", "ready", "metrics", "docs"], ...], BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Ports = Annotated[tuple[Port, ...], BeforeValidator(_split)]
 Places = Annotated[tuple[Annotated[str, AfterValidator(_place)], ...], BeforeValidator(_split)]
@@ -76,6 +79,15 @@ class Settings(BaseModel):
     """Where uploads live while a request lasts; `scratch` in the data folder when unset."""
     cors_origins: Names = ("*",)
     """Web origins that may call the gateway, comma-separated."""
+    keys: Literal["auto", "required", "off"] = "auto"
+    """Whether a key is asked for. auto: once there is one (`voxgate keys create`), and then for good; required: from
+    the start, so that without one nobody gets in; off: never."""
+    public_surfaces: Publics = ("files", "avatar", "ready")
+    """What is open without a key, comma-separated. files: synthesised audio under its unguessable, expiring name;
+    avatar: the digital human, whose clients send no key; ready: GET /ready; metrics: GET /metrics; docs: /docs and
+    /openapi.json. GET /health always is, and says less."""
+    keys_refresh: Seconds = 1.0
+    """How often keys made and revoked at the command line are taken up, and what was used is written down."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """User speech and text are never logged at info or above."""
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -327,10 +339,15 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
         raise SettingsError(f"{origin}: {first['msg']}{got}") from None
 
 
+def client_key() -> str:
+    """The key that `voxgate say`, `transcribe` and `talk` send; empty without one."""
+    return os.environ.get(CLIENT_KEY, "")
+
+
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for variable, value in environment.items():
-        if not variable.startswith(PREFIX) or variable == f"{PREFIX}CONFIG":
+        if not variable.startswith(PREFIX) or variable in (f"{PREFIX}CONFIG", CLIENT_KEY):
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name not in Settings.model_fields:

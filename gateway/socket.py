@@ -13,8 +13,10 @@ from urllib.parse import parse_qs
 
 import structlog
 
+from gateway import caller
+from gateway.caller import Right
 from gateway.errors import ClientGone, GatewayError
-from gateway.exchange import Receive, Scope, Send
+from gateway.exchange import Receive, Scope, Send, hints
 
 log = structlog.get_logger(__name__)
 _REASON_BYTES = 123
@@ -77,13 +79,14 @@ class Socket:
         self.opened = True
         await self._put({"type": "websocket.accept", "subprotocol": subprotocol})
 
-    async def refuse(self, status: int, reason: str) -> None:
-        """Instead of accept: an HTTP answer, which browsers show to nobody."""
+    async def refuse(self, status: int, reason: str, more: dict[str, str] | None = None) -> None:
+        """Instead of accept: an HTTP answer, which browsers show to nobody. more: headers."""
         if self.opened or self._closed or (await self._receive())["type"] != "websocket.connect":
             return
         self._closed = True
         body = reason.encode()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+        headers += [(name.encode(), value.encode()) for name, value in (more or {}).items()]
         with suppress(OSError, RuntimeError):
             await self._send({"type": "websocket.http.response.start", "status": status, "headers": headers})
             await self._send({"type": "websocket.http.response.body", "body": body})
@@ -136,13 +139,22 @@ class Socket:
 
 
 Talk = Callable[[Socket], Awaitable[None]]
+Farewell = Callable[[Socket, GatewayError], Awaitable[None]]
+"""Tells a client in its own protocol why its connection ends. Where none is open yet it may open it for that; where it
+does not, the client gets an HTTP status."""
 
 
 class SocketEndpoint:
     """A handler as an ASGI application. What it raises becomes a close with the right code; words of ours as reason."""
 
-    def __init__(self, handler: Talk) -> None:
-        self._handler = handler
+    public, lasts = False, True
+    """Whether it may be opened without a key; whether it can be ended in the middle (gateway/caller.py Caller.end)."""
+
+    def __init__(self, handler: Talk, right: Right | None, farewell: Farewell | None = None) -> None:
+        """right: what a key must be for to get here; None for any key, where the verb asks for more. farewell: to whom
+        the door does not let in, or shows out."""
+        self._handler, self._farewell = handler, farewell
+        self.right = right
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = Socket(scope, receive, send)
@@ -154,8 +166,11 @@ class SocketEndpoint:
             await socket.close()
         except ClientGone:
             log.debug("client gone", path=scope["path"])
-        except asyncio.CancelledError:  # the server has waited long enough; this is the end of its task anyway
-            await socket.close(Close.RESTARTING, "the gateway is restarting")
+        except asyncio.CancelledError:  # shown out, or the server has waited long enough: the end of its task anyway
+            if (shown_out := caller.current().ended()) is None:
+                await socket.close(Close.RESTARTING, "the gateway is restarting")
+            else:
+                await self._show_out(socket, shown_out)
         except GatewayError as exc:
             log.debug("refused", path=scope["path"], code=exc.code)
             await self._failed(socket, exc)
@@ -163,12 +178,24 @@ class SocketEndpoint:
             log.exception("conversation failed", path=scope["path"])
             await self._failed(socket, GatewayError("the gateway failed on this connection"))
 
+    async def refuse(self, scope: Scope, receive: Receive, send: Send, exc: GatewayError) -> None:
+        """Instead of a call, to whom the door does not let in."""
+        log.debug("refused", path=scope["path"], code=exc.code)
+        await self._show_out(Socket(scope, receive, send), exc)
+
+    async def _show_out(self, socket: Socket, exc: GatewayError) -> None:
+        if self._farewell is not None and (socket.opened or _welcome(socket.scope)):
+            with suppress(ClientGone, TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._farewell(socket, exc)
+        await self._failed(socket, exc)
+
     async def _failed(self, socket: Socket, exc: GatewayError) -> None:
         reason = exc.code if exc.quotes else str(exc)
         if socket.opened:
             await socket.close(code_of(exc), reason)
         else:
-            await socket.refuse(exc.status, reason)
+            await socket.refuse(exc.status, reason, hints(exc))
 
 
 def code_of(exc: GatewayError) -> Close:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TypedDict
 
+from gateway.access import Access
 from gateway.admission import Gate
 from gateway.chats import Chats
 from gateway.encoding import Encoders
@@ -23,6 +24,7 @@ from gateway.voices import Voices
 
 class State(TypedDict):
     settings: Settings
+    access: Access
     scratch: Path
     """Parent of every request's workspace."""
     speak: Replicas[Speak, Audio]

@@ -1,6 +1,6 @@
 """The voices: who has which, and the recording behind each.
 
-Rule 1: a voice of another device behaves exactly as one that does not exist.
+Rule 1: a voice of another device, or of another tenant's, behaves exactly as one that does not exist.
 Rule 2: the recording is stored before the row is written and removed after the last row is gone, so a row never
 stands without its audio; what a killed process left between the two is swept later.
 Rule 3: recordings are named by their content and shared. Whatever writes or removes one holds the lock of its digest.
@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from gateway import caller
 from gateway.database import Database
 from gateway.database import voices as table
 from gateway.errors import BadRequest, GatewayError, NotFound
@@ -43,6 +44,8 @@ class RecordingLost(GatewayError):
 class Voice:
     id: str
     """A UUID, version 4."""
+    tenant: str
+    """Whose key it came with (gateway/caller.py); empty where keys have none, or none is asked."""
     device_id: str
     name: str
     prompt_text: str
@@ -77,6 +80,7 @@ class Voices:
         device_id, name, prompt_text = checked(device_id, name, prompt_text)
         voice = Voice(
             id=str(uuid.uuid4()),
+            tenant=caller.tenant(),
             device_id=device_id,
             name=name,
             prompt_text=prompt_text,
@@ -90,14 +94,14 @@ class Voices:
         """Oldest first."""
         _text("device_id", device_id, 1, 200)
         rows = await self._database.execute(
-            _SELECT.where(table.c.device_id == device_id).order_by(table.c.created_at, table.c.id)
+            _SELECT.where(*_owned_by(device_id)).order_by(table.c.created_at, table.c.id)
         )
         return [_voice(row) for row in rows]
 
     async def get(self, device_id: str, voice_id: str) -> Voice:
         _text("device_id", device_id, 1, 200)
         if _ID.fullmatch(voice_id):
-            rows = await self._database.execute(_SELECT.where(table.c.device_id == device_id, table.c.id == voice_id))
+            rows = await self._database.execute(_SELECT.where(*_owned_by(device_id), table.c.id == voice_id))
             if rows:
                 return _voice(rows[0])
         raise NotFound("there is no such voice", code="voice_not_found")
@@ -146,7 +150,7 @@ class Voices:
             with suppress(IntegrityError):
                 await self._database.execute(insert(table).values(asdict(voice) | {"repeat_key": key}))
                 return voice
-            same = (table.c.device_id == voice.device_id, table.c.repeat_key == key)
+            same = (*_owned_by(voice.device_id), table.c.repeat_key == key)
             return _voice((await self._database.execute(_SELECT.where(*same)))[0])
 
     async def _rename(self, voice: Voice) -> None:
@@ -179,6 +183,11 @@ def checked(device_id: str, name: str, prompt_text: str) -> tuple[str, str, str]
         _text("name", name.strip(), 1, 200),
         _text("prompt_text", prompt_text.strip(), 0, 2000),
     )
+
+
+def _owned_by(device_id: str) -> tuple[ColumnElement[bool], ...]:
+    """Of that device, where the one who asks may see it."""
+    return table.c.tenant == caller.tenant(), table.c.device_id == device_id
 
 
 def _repeat_key(voice: Voice) -> str:

@@ -45,7 +45,7 @@ class Line:
 
     async def answered(self, handler: Handler) -> tuple[int, dict[bytes, bytes], bytes]:
         """(status, headers, body) of what a handler answers."""
-        await Endpoint(handler, shape)(self.http.scope, self.receive, self.send)
+        await Endpoint(handler, shape, None)(self.http.scope, self.receive, self.send)
         head = self.sent[0]
         return head["status"], dict(head["headers"]), self.body
 
@@ -169,7 +169,7 @@ class TestRefusals:
 
     async def test_a_client_that_is_gone_gets_nothing(self) -> None:
         line = Line()
-        await Endpoint(fails(ClientGone()), shape)(line.http.scope, line.receive, line.send)
+        await Endpoint(fails(ClientGone()), shape, None)(line.http.scope, line.receive, line.send)
         assert line.sent == []
 
     @pytest.mark.parametrize("error", [EngineBroke(), KeyError()])

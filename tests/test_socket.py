@@ -39,7 +39,7 @@ class Place:
 @asynccontextmanager
 async def serving(handler: Callable[[Socket], Any], **given: Any) -> AsyncIterator[Place]:
     settings = Settings.model_validate({"host": "127.0.0.1", "shutdown_grace": 1.0} | given)
-    endpoint = SocketEndpoint(handler)
+    endpoint = SocketEndpoint(handler, None)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

@@ -349,7 +349,8 @@ class TestSweeping:
     async def test_a_row_whose_recording_is_lost_is_not_swept(self, voices: Voices, database: Database) -> None:
         voice = await voices.add("device", "Anna", PCM, RATE, DIGEST)
         lost = {"id": "00000000-0000-4000-8000-000000000000", "repeat_key": "k", "digest": "lost-recording"}
-        row = {name: getattr(voice, name) for name in ("device_id", "name", "prompt_text", "created_at", "updated_at")}
+        names = ("tenant", "device_id", "name", "prompt_text", "created_at", "updated_at")
+        row = {name: getattr(voice, name) for name in names}
         await database.execute(insert(table).values(row | lost))
         assert await voices.sweep(0) == 0
         assert len(await voices.list("device")) == 2

@@ -1,8 +1,9 @@
-"""`voxgate say | transcribe | talk`: what they take, and which module does it."""
+"""`voxgate say | transcribe | talk | keys`: what they take, and which module does it."""
 
 import argparse
 
 DEFAULT = "http://127.0.0.1:9090"
+_SCOPES = "speak,transcribe,converse,animate"
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,6 +30,30 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         parser.add_argument("--language", default="", help='what is spoken, such as "en" or "中文"')
     for parser in (say, talk):
         parser.add_argument("-o", "--output", metavar="WAV", default="", help="write here what is said, play nothing")
+
+
+def add_key_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    works = commands.add_parser("keys", help="make, list and revoke keys").add_subparsers(dest="work", required=True)
+    create = works.add_parser("create", help="make a key; it is shown this once")
+    create.add_argument("name", nargs="?", default="", help="for people: whose it is")
+    create.add_argument("--tenant", default="", help="whose voices and chats its bearer sees; keys may share one")
+    create.add_argument("--scopes", default=_SCOPES, metavar="…", help=f"of {_SCOPES},admin [all but admin]")
+    create.add_argument("--rate", type=int, metavar="N", help="requests in a minute")
+    create.add_argument("--sessions", type=int, metavar="N", help="requests and connections at a time")
+    create.add_argument("--day", type=float, metavar="SECONDS", help="of audio in a day, UTC")
+    create.add_argument("--month", type=float, metavar="SECONDS", help="of audio in a calendar month, UTC")
+    create.add_argument("--expires", metavar="WHEN", help="such as 90d, 12h or 2030-01-31 (UTC)")
+    create.add_argument("--appkey", default="", help="what NLS clients must send beside it (FunSpeech's APPKEY)")
+    create.add_argument(
+        "--token", default="", help="a key of your own, such as FunSpeech's APPTOKEN; - reads it from standard input"
+    )
+    listed = works.add_parser("list", help="show all keys and what was used, but not the keys themselves")
+    revoke = works.add_parser("revoke", help="end keys for good; running gateways follow within seconds")
+    revoke.add_argument("ids", nargs="+", metavar="ID")
+    for parser in (create, listed, revoke):
+        parser.add_argument("--data-dir", default=argparse.SUPPRESS, metavar="…", help="the gateway's [data]")
+        parser.add_argument("--config", default=argparse.SUPPRESS, metavar="FILE", help="the gateway's TOML file")
+        parser.add_argument("--json", action="store_true", help="for programs")
 
 
 COMMANDS = ("say", "transcribe", "talk")

@@ -55,6 +55,15 @@ async def chat(socket: Socket) -> None:
     await _Conversation(socket).run()
 
 
+async def farewell(socket: Socket, exc: GatewayError) -> None:
+    """To whom the door does not let in, or shows out."""
+    if not socket.opened:
+        await socket.accept()
+        await socket.send(wire.encode(wire.Handshake()))
+    for message in _failure(exc):
+        await socket.send(message)
+
+
 class _Conversation:
     """One connection."""
 

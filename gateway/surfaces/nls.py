@@ -37,6 +37,8 @@ _MEANS: tuple[tuple[type[GatewayError], Status], ...] = (
 )
 UNSUPPORTED_RATE = "unsupported_sample_rate"
 """Code of the BadRequest that has a status of its own."""
+REFUSED = 400
+"""HTTP status for whom the door does not let in to the routes that are asked by GET, as FunSpeech has it."""
 
 
 def owns(path: str) -> bool:
@@ -58,9 +60,16 @@ def status_of(exc: GatewayError) -> Status:
     return next((status for kind, status in _MEANS if isinstance(exc, kind)), other)
 
 
+def reason_of(exc: GatewayError) -> str:
+    """As FunSpeech says it, where it has words for it; of what a client sent as a key, only the masked ends."""
+    if isinstance(exc, Unauthorized) and exc.what:
+        return wire.denied(exc.what, exc.given)
+    return str(exc)
+
+
 def shape(exc: GatewayError) -> bytes:
     """A failure that came before there was a task."""
-    return wire.result("", status_of(exc), str(exc))
+    return wire.result("", status_of(exc), reason_of(exc))
 
 
 TASK_HEADER = b"task_id"
@@ -81,7 +90,7 @@ async def http_task(http: Exchange) -> AsyncIterator[str]:
             raise
 
         def shaped(failure: GatewayError) -> bytes:
-            return wire.result(task_id, status_of(failure), str(failure))
+            return wire.result(task_id, status_of(failure), reason_of(failure))
 
         status = 200 if isinstance(exc, CallerError) else exc.status
         await http.refuse(exc, shaped, status=status, headers=[(TASK_HEADER, task_id.encode())])

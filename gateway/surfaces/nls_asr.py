@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from gateway import __version__, cleanup, upload
+from gateway import __version__, caller, cleanup, upload
 from gateway.errors import BadRequest
 from gateway.events import Transcript
 from gateway.exchange import Exchange, wrong_field
@@ -80,6 +80,7 @@ async def asr(http: Exchange) -> None:
     bag: Bag = http.state
     settings = bag["settings"]
     async with http_task(http) as task_id:
+        caller.current().check_appkey(ask.appkey)
         named(bag, ask.customization_id)
         words = await hotwords(settings.vocabulary_dir, ask.vocabulary_id) if ask.vocabulary_id else ()
         async with cleanup.workspace(bag["scratch"]) as work:

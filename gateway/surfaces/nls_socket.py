@@ -17,7 +17,7 @@ import structlog
 from gateway.errors import BadRequest, CallerError, ClientGone, GatewayError, TooSlow
 from gateway.socket import Socket
 from gateway.state import State
-from gateway.surfaces.nls import new_id, status_of
+from gateway.surfaces.nls import new_id, reason_of, status_of
 from gateway.surfaces.voicechat import one_more
 from gateway.tasks import task_group
 from gateway.wire import nls as wire
@@ -78,6 +78,13 @@ async def serve(socket: Socket, kinds: Mapping[str, Begin]) -> None:
     """kinds: by namespace."""
     await socket.accept()
     await _Connection(socket, kinds).run()
+
+
+async def farewell(socket: Socket, exc: GatewayError) -> None:
+    """To whom the door does not let in, or shows out: accepted and told, as FunSpeech does."""
+    if not socket.opened:
+        await socket.accept()
+    await socket.send(wire.failed(new_id(), new_id(), wire.DEFAULT, status_of(exc), reason_of(exc)))
 
 
 class _Connection:

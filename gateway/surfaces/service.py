@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
-from gateway import health
+from gateway import caller, health
 from gateway.errors import EngineUnavailable
 from gateway.metrics import CONTENT_TYPE
 from gateway.surfaces import voicechat
@@ -41,11 +41,18 @@ class VerbHealth(BaseModel):
     replicas: list[ReplicaHealth]
 
 
-class Health(BaseModel):
+class Alive(BaseModel):
+    """What everybody is told."""
+
     status: str
     message: str
-    version: str
     ready: bool
+    open: bool
+    """Whether nobody is asked for a key."""
+
+
+class Health(Alive):
+    version: str
     engines: dict[str, VerbHealth]
     asr_available: bool
     active_connections: int
@@ -57,10 +64,14 @@ class Ready(BaseModel):
     status: str
 
 
-@router.get("/health", response_model=Health, response_model_exclude_none=True)
+@router.get("/health", response_model=Health | Alive, response_model_exclude_none=True)
 async def alive(request: Request) -> Any:
-    """200 while the gateway serves, whatever its engines do; `ready` and `engines` say how they are."""
-    return health.report(request.state.verbs) | voicechat.health(request.scope["state"])
+    """200 while the gateway serves, whatever its engines do; `ready` and `engines` say how they are. Where keys are
+    asked, who sends none is told no more than that."""
+    found = health.report(request.state.verbs) | {"open": request.state.access.open}
+    if not caller.current().known:
+        return {name: found[name] for name in Alive.model_fields}
+    return found | voicechat.health(request.scope["state"])
 
 
 @router.get("/ready", response_model=Ready)

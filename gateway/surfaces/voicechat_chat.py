@@ -45,6 +45,13 @@ async def chatting(socket: Socket) -> None:
         await _Visit(socket, state, chat, room, outbox).run()
 
 
+async def farewell(socket: Socket, exc: GatewayError) -> None:
+    """To whom the door does not let in, or shows out."""
+    if not socket.opened:
+        await socket.accept()
+    await socket.send(wire.failure(exc.code, str(exc), _now(), exc.retry_after))
+
+
 @dataclass(slots=True)
 class _Reply:
     """What the assistant has said so far in one turn."""

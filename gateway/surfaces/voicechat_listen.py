@@ -31,9 +31,7 @@ async def listen(socket: Socket) -> None:
     """WS /ws: audio → words, until the client ends it or leaves."""
     state: State = socket.state
     language = socket.query("language").strip()[:50]
-    offered = wire.JSON_FORMAT in socket.scope.get("subprotocols", ())
-    await socket.accept(wire.JSON_FORMAT if offered else None)
-    pen: _Pen = _Json() if offered or socket.query("format") == wire.JSON_FORMAT else _Plain()
+    pen = await _accepted(socket)
     listener = _Listener(socket, pen, state["settings"].client_idle_timeout)
     with state["rooms"].connected():
         try:
@@ -51,6 +49,26 @@ async def listen(socket: Socket) -> None:
         except GatewayError as exc:
             await listener.send(pen.failed(exc))
             raise
+
+
+async def farewell(socket: Socket, exc: GatewayError) -> None:
+    """To whom the door does not let in, or shows out. Clients of plain text have the reason of the close alone."""
+    pen = _pen(socket) if socket.opened else await _accepted(socket)
+    if told := pen.failed(exc):
+        await socket.send(told)
+
+
+async def _accepted(socket: Socket) -> "_Pen":
+    await socket.accept(wire.JSON_FORMAT if _offers_json(socket) else None)
+    return _pen(socket)
+
+
+def _pen(socket: Socket) -> "_Pen":
+    return _Json() if _offers_json(socket) or socket.query("format") == wire.JSON_FORMAT else _Plain()
+
+
+def _offers_json(socket: Socket) -> bool:
+    return wire.JSON_FORMAT in socket.scope.get("subprotocols", ())
 
 
 class _Pen(Protocol):

@@ -138,6 +138,13 @@ def failed(message_id: str, task_id: str, namespace: str, status: Status, reason
     return _json({"header": _header(message_id, task_id, said, "TaskFailed", status) | {"status_text": reason}})
 
 
+def denied(what: str, given: str) -> str:
+    """what: token or appkey; given: masked, empty where it is missing."""
+    if given:
+        return f"Gateway:ACCESS_DENIED:The {what} '{given}' is invalid!"
+    return "缺少X-NLS-Token头部" if what == "token" else f"缺少{what}参数"
+
+
 def result(task_id: str, status: Status, message: str, text: str = "", more: Mapping[str, Any] | None = None) -> bytes:
     """The body of an HTTP answer that is JSON. more: fields beyond FunSpeech's."""
     body = {"task_id": task_id, "result": text, "status": int(status), "message": message, **(more or {})}
