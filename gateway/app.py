@@ -51,6 +51,7 @@ from gateway.surfaces import (
     nls_synthesis,
     openai,
     openai_models,
+    openai_realtime,
     openai_speech,
     service,
     voicechat,
@@ -109,6 +110,7 @@ class Door:
             fun_audio_chat.PATH: chat,
             fun_audio_chat.BROWSER_PATH: chat,
             **dict.fromkeys((nls.PATH, nls.ASR_PATH, nls.TTS_PATH), nls_tasks),
+            openai_realtime.PATH: SocketEndpoint(openai_realtime.realtime, None, openai_realtime.farewell),
         }
         opened = (*public, ALWAYS)
         self._rest = [Rest(rest, rule, self.shape, rule.surface in opened, self.refused) for rule in _RULES]

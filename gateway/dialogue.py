@@ -107,6 +107,20 @@ class Dialogue:
     def __repr__(self) -> str:
         return f"<dialogue: turns {list(self._turns)} of {self._number}, {self._out!r}, {self._session!r}>"
 
+    def runs(self, turn: int) -> bool:
+        """Whether that turn has begun and has not ended."""
+        return turn in self._turns
+
+    @property
+    def heard(self) -> float:
+        """Seconds of the connection's audio."""
+        return self._heard
+
+    @property
+    def recorded(self) -> float:
+        """Seconds of what no turn has yet."""
+        return self._recorded
+
     @property
     def follows(self) -> bool:
         """Whether its client may keep the conversation itself: `end` without a reply, `clear` and `reply`."""
@@ -172,11 +186,11 @@ class Dialogue:
         self.recording, self._recorded, self._lost = True, 0.0, None
         self._opened().uplink.restart()
 
-    async def end(self, *, reply: bool = True) -> int:
-        """The user has finished; gives the number of the turn. reply: False where only its words are wanted; then
-        recording goes on. Raises BadRequest(code="nothing_recorded"), and TooLarge (code "too_many_turns",
-        "too_far_ahead")."""
-        self.recording = not reply and self._hands_free is None
+    async def end(self, *, reply: bool = True, goes_on: bool = False) -> int:
+        """The user has finished; gives the number of the turn. reply: False where only its words are wanted. goes_on:
+        whether what follows is recorded without `begin`. Raises BadRequest(code="nothing_recorded"), and TooLarge
+        (code "too_many_turns", "too_far_ahead")."""
+        self.recording = goes_on and self._hands_free is None
         if not self._recorded:
             raise BadRequest("nothing was recorded", code="nothing_recorded")
         self._admit()
@@ -219,13 +233,15 @@ class Dialogue:
         if self._session is not None:
             self._session.uplink.say(change)
 
-    async def tool_result(self, id: str, output: str) -> None:  # noqa: A002
-        """What a ToolCall gave; the last one that its turn waits for begins the next turn. Raises
+    async def tool_result(self, id: str, output: str) -> int:  # noqa: A002
+        """What a ToolCall gave; the last one that its turn waits for begins the next turn. Gives the number of the
+        last turn. Raises
         BadRequest(code="unknown_tool_call"), and TooLarge as `write`."""
         if self._calls.get(id, "") is not None:
             raise BadRequest("no tool call of this id waits for its result", code="unknown_tool_call")
         self._calls[id] = output
         self._go_on()
+        return self._number
 
     async def hands_free(self, on: bool | HandsFree) -> None:
         """Whether turns begin and end by themselves, and how. What is being said when it is turned off is recorded

@@ -22,9 +22,9 @@ class TestByHand:
     async def test_what_was_said_is_heard_and_what_follows_is_recorded_at_once(self) -> None:
         async with talking(Puppet()) as client:
             await client.speak(sound(0.1))
-            assert await client.dialogue.end(reply=False) == 1
+            assert await client.dialogue.end(reply=False, goes_on=True) == 1
             await client.speak(sound(0.1, 2))
-            assert await client.dialogue.end(reply=False) == 2
+            assert await client.dialogue.end(reply=False, goes_on=True) == 2
             played = await _played(client)
             await client.until(lambda _: len(played.controls) == 2)
             played.tell(heard(1), done(1), heard(2), done(2))
@@ -35,7 +35,7 @@ class TestByHand:
     async def test_an_interruption_leaves_what_is_only_heard(self) -> None:
         async with talking(Puppet()) as client:
             await client.speak(sound(0.1))
-            await client.dialogue.end(reply=False)
+            await client.dialogue.end(reply=False, goes_on=True)
             assert await client.dialogue.reply(ASKED, Change("brief")) == 2
             await client.dialogue.cancel()
             assert [(one.turn, one.status) for one in await client.ends()] == [(2, "cancelled")]
@@ -54,20 +54,20 @@ class TestByHand:
             played = await _played(client)
             played.tell(working(1), ReplyText(1, "Hello."), reply(1), done(1))
             await client.ends()
-            assert await client.dialogue.end(reply=False) == 2
+            assert await client.dialogue.end(reply=False, goes_on=True) == 2
 
     async def test_a_clear_drops_what_no_turn_has(self) -> None:
         puppet = Puppet()
         puppet.opens.clear()
         async with talking(puppet) as client:
             await client.speak(sound(0.1))
-            await client.dialogue.end(reply=False)
+            await client.dialogue.end(reply=False, goes_on=True)
             await client.speak(sound(0.1, 2))
             await client.dialogue.clear()
             with pytest.raises(BadRequest):
-                await client.dialogue.end(reply=False)
+                await client.dialogue.end(reply=False, goes_on=True)
             await client.speak(sound(0.1, 3))
-            await client.dialogue.end(reply=False)
+            await client.dialogue.end(reply=False, goes_on=True)
             puppet.opens.set()
             played = await _played(client)
             await client.until(lambda _: len(played.controls) == 3)
@@ -116,7 +116,7 @@ class TestHandsFree:
             assert client.dialogue.recording is False
             await client.dialogue.clear()
             await client.speak(sound(0.1, 2))
-            assert await client.dialogue.end(reply=False) == 2
+            assert await client.dialogue.end(reply=False, goes_on=True) == 2
 
 
 async def _played(client: "object"):  # type: ignore[no-untyped-def]

@@ -18,7 +18,7 @@ _QUOTA = "insufficient_quota"
 
 def error(status: int, code: str, message: str, param: str | None = None) -> bytes:
     """param: the field that is wrong, where it is one."""
-    return json.dumps(_body(status, code, message, param), ensure_ascii=False).encode()
+    return json.dumps({"error": fields(status, code, message, param)}, ensure_ascii=False).encode()
 
 
 def event(status: int, code: str, message: str, param: str | None = None) -> bytes:
@@ -26,10 +26,8 @@ def event(status: int, code: str, message: str, param: str | None = None) -> byt
     return b"event: error\ndata: %b\n\n" % error(status, code, message, param)
 
 
-# Private
-
-
-def _body(status: int, code: str, message: str, param: str | None) -> dict[str, Any]:
+def fields(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
+    """What is told of an error, wherever it is told."""
     code = _CODES.get(code, code)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return {"error": {"message": message, "type": _QUOTA if code == _QUOTA else kind, "param": param, "code": code}}
+    return {"message": message, "type": _QUOTA if code == _QUOTA else kind, "param": param, "code": code}

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gateway.wire import openai_errors
 from gateway.wire import openai_realtime_beta as beta
 from gateway.wire.openai_realtime_beta import Dialect
 from gateway.wire.openai_realtime_fields import Fields, Json, Wrong
@@ -122,6 +123,8 @@ def read(message: str | bytes, dialect: Dialect) -> Message:
     """Never raises: what is wrong is a part of the answer."""
     try:
         found = json.loads(message)
+        if isinstance(message, str) and "\\ud" in message.lower():  # a half of a character would be none of UTF-8
+            found = json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):
         return Message(None, Wrong("The message is not valid JSON.", "invalid_json"))
     if not isinstance(found, dict):
@@ -146,18 +149,15 @@ def encode(type: str, fields: Json, event_id: str, dialect: Dialect) -> str:  # 
     return json.dumps({"type": type, "event_id": event_id, **fields}, ensure_ascii=False, separators=(",", ":"))
 
 
-def error(kind: str, code: str, message: str, param: str | None = None, event_id: str | None = None) -> Json:
-    """The fields of an error event. event_id: of the client's event."""
-    return {"error": {"type": kind, "code": code, "message": message, "param": param, "event_id": event_id}}
+def error(status: int, code: str, message: str, param: str | None = None, event_id: str | None = None) -> Json:
+    """The fields of an error event. status, code: as gateway/errors.py has them; event_id: of the client's event."""
+    return {"error": openai_errors.fields(status, code, message, param) | {"event_id": event_id}}
 
 
 def failure(status: int, code: str, message: str) -> Json:
     """What went wrong in a transcription or a response; no field of it is null."""
-    return {"type": error_kind(status), "code": code, "message": message}
-
-
-def error_kind(status: int) -> str:
-    return "invalid_request_error" if status < 500 else "server_error"
+    found = openai_errors.fields(status, code, message)
+    return {name: found[name] for name in ("type", "code", "message")}
 
 
 def usage(text_in: int, audio_in: int, text_out: int, audio_out: int) -> Json:

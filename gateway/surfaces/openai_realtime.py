@@ -1,0 +1,121 @@
+"""WS /v1/realtime: OpenAI's Realtime protocol, for its stock clients, in the GA dialect and in the beta's.
+
+The beta is asked for by the header `OpenAI-Beta: realtime=v1`, or by the subprotocol openai-beta.realtime-v1. ?model=
+may name anything; ?intent=transcription begins a transcription session, and so does a session.update of that type
+before anything else was said.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway import caller
+from gateway.caller import Right
+from gateway.errors import BadRequest, ClientGone, GatewayError
+from gateway.socket import Socket
+from gateway.state import State
+from gateway.surfaces.openai_realtime_conversation import Conversation
+from gateway.surfaces.openai_realtime_line import Line, new_id
+from gateway.tasks import task_group
+from gateway.wire import openai_realtime as wire
+from gateway.wire.openai_realtime_beta import Dialect
+from gateway.wire.openai_realtime_fields import Fields, Wrong
+from gateway.wire.openai_realtime_session import LONGEST_NAME, Kind, Session, shown, updated
+
+PATH = wire.PATH
+MODEL = "gpt-realtime"
+"""Where the client names none."""
+_MOST_ERRORS = 100
+"""Unusable messages in a row; then the connection ends."""
+_LARGE = 64 * 1024
+"""Characters from which a message is read in a thread."""
+
+
+async def realtime(socket: Socket) -> None:
+    """Until the client leaves."""
+    caller.current().require(Right.CONVERSE)
+    offered: list[str] = socket.scope.get("subprotocols", [])
+    await socket.accept(wire.SUBPROTOCOL if wire.SUBPROTOCOL in offered else None)
+    await _Connection(socket, _dialect(socket)).run()
+
+
+async def farewell(socket: Socket, exc: GatewayError) -> None:
+    """To whom the door shows out; whom it does not let in gets an HTTP status, as OpenAI has it."""
+    if socket.opened:
+        line = Line(socket, _dialect(socket), 0.0)
+        await socket.send(line.failure(exc))
+
+
+def _dialect(socket: Socket) -> Dialect:
+    header = next((value for name, value in socket.scope["headers"] if name == wire.BETA_HEADER), b"")
+    asked = wire.BETA_VALUE in header or wire.BETA_PROTOCOL in socket.scope.get("subprotocols", ())
+    return Dialect.BETA if asked else Dialect.GA
+
+
+class _Connection:
+    def __init__(self, socket: Socket, dialect: Dialect) -> None:
+        self._socket, self._state = socket, _state(socket)
+        self._line = Line(socket, dialect, self._state["settings"].client_idle_timeout)
+        self._id = new_id("sess")
+        self._errors = 0
+        """Unusable messages in a row."""
+
+    async def run(self) -> None:
+        """Raises ClientGone, TooSlow, BadRequest."""
+        model = self._socket.query("model")[:LONGEST_NAME] or MODEL
+        session = Session(model=model, voice=self._state["settings"].default_voice)
+        async with self._at_work(), Conversation(self._state, self._line, session).at_work() as conversation:
+            self._tell("created", session)
+            await self._serve(conversation)
+
+    # Private
+
+    @asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[None]:
+        async with task_group(failure=0) as tasks:
+            sending = tasks.create_task(self._line.run())
+            yield
+            sending.cancel()
+
+    async def _serve(self, conversation: Conversation) -> None:
+        while True:
+            await self._line.room()
+            message = await self._read(await self._socket.receive())
+            try:
+                if isinstance(message.said, Wrong):
+                    raise message.said
+                if isinstance(message.said, wire.Update):
+                    await self._update(conversation, message.said.session)
+                else:
+                    await conversation.take(message.said)
+            except ClientGone:
+                raise
+            except (Wrong, GatewayError) as exc:
+                self._errors += 1
+                self._line.fail(exc, message.id)
+                if self._errors >= _MOST_ERRORS:
+                    raise BadRequest(
+                        f"{self._errors} messages in a row could not be used", code="too_many_errors"
+                    ) from None
+            else:
+                self._errors = 0
+
+    async def _read(self, data: bytes | str) -> wire.Message:
+        if len(data) < _LARGE:
+            return wire.read(data, self._line.dialect)
+        return await asyncio.to_thread(wire.read, data, self._line.dialect)
+
+    async def _update(self, conversation: Conversation, found: Fields) -> None:
+        session = updated(conversation.session, found, self._line.dialect)
+        await conversation.update(session)
+        self._tell("updated", session)
+
+    def _tell(self, what: str, session: Session) -> None:
+        beta = self._line.dialect is Dialect.BETA and session.kind is Kind.TRANSCRIPTION
+        kind = f"{'transcription_' * beta}session.{what}"
+        self._line.emit(kind, session=shown(session, self._id, self._line.dialect))
+
+
+def _state(socket: Socket) -> State:
+    state: State = socket.state
+    return state

@@ -1,0 +1,277 @@
+"""A conversation session of Realtime: what its client asks for, and what comes of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.dialogue import Dialogue, Ended, Out, Speech, Trouble
+from gateway.errors import BadRequest, GatewayError, TooLarge
+from gateway.events import ReplyAudio, ReplyText, ToolCall, Transcript
+from gateway.recogniser import Recogniser
+from gateway.resample import Resampler
+from gateway.segments import RATE, Segment
+from gateway.state import State
+from gateway.surfaces.openai_realtime_engines import engine_of
+from gateway.surfaces.openai_realtime_input import Input, unpacked
+from gateway.surfaces.openai_realtime_items import Items
+from gateway.surfaces.openai_realtime_line import Line, new_id
+from gateway.surfaces.openai_realtime_responses import Responses
+from gateway.tasks import task_group
+from gateway.verbs import Change, Live, Preset, Transcribe
+from gateway.wire import openai_realtime as wire
+from gateway.wire.openai_realtime_fields import Fields, Wrong
+from gateway.wire.openai_realtime_items import Content, Item, Kind, read_item
+from gateway.wire.openai_realtime_session import Format, Session, updated
+
+NAMES = (
+    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer"),
+    "verse",
+)
+"""OpenAI's voices, for which the default one speaks."""
+MOST_LISTENING = 16
+"""Items at a time whose sound is being recognised."""
+_LONGEST_AUDIO = 600.0
+"""Seconds of the sound in a client's item."""
+
+
+class Conversation:
+    def __init__(self, state: State, line: Line, session: Session) -> None:
+        self._state, self._settings, self._line = state, state["settings"], line
+        self.session = session
+        self.id = new_id("conv")
+        wishes = Change(persona="", language="", speech=True, tools=())
+        self._dialogue = Dialogue(
+            state["converse"], self._settings, state["metrics"], wishes=wishes, interrupted=self._interrupted
+        )
+        self._engine = engine_of(self._dialogue)
+        self._items = Items()
+        self._input = Input(line, self._items, self._dialogue, self._engine)
+        self._responses = Responses(
+            line, self._items, self._dialogue, self._engine, self.id, self._voice, self._input.asked, self._watch
+        )
+        self._idle: asyncio.TimerHandle | None = None
+        self._listening = 0
+        """Contents of a client's items whose words are being found out."""
+        self._tasks: asyncio.TaskGroup
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator["Conversation"]:
+        """Scope of all that runs for it."""
+        try:
+            async with self._dialogue.at_work(), task_group(failure=0) as self._tasks:
+                telling = self._tasks.create_task(self._tell_all())
+                await self.update(self.session)
+                yield self
+                telling.cancel()
+        finally:
+            self._rest()
+            del self._responses, self._tasks  # which have our methods: all would wait for the garbage collector
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing was said yet."""
+        return not len(self._items) and not self._dialogue.recorded and self._responses.idle
+
+    async def update(self, session: Session) -> None:
+        """Raises Wrong, BadRequest; nothing has changed then."""
+        self._voice(session.voice)
+        how = False if session.detection is None else self._engine.hands_free(session.detection)
+        language = "" if session.transcription is None else session.transcription.language
+        await self._dialogue.change(Change(language=language))
+        await self._dialogue.hands_free(how)
+        if session.detection is None:
+            self._dialogue.recording = True
+        self._input.transcribes = session.transcription is not None
+        self.session = session
+        self._rest()
+
+    async def take(self, said: wire.Said) -> None:
+        """Raises Wrong, GatewayError."""
+        match said:
+            case wire.Append(audio):
+                await self._input.append(audio, self.session.input)
+            case wire.Commit():
+                await self._input.commit()
+            case wire.Clear():
+                await self._input.clear()
+            case wire.Create(found, previous):
+                await self._create(found, previous)
+            case wire.Retrieve(name):
+                self._line.emit("conversation.item.retrieved", item=self._items.get(name).shown(self._line.dialect))
+            case wire.Truncate(name, content, milliseconds):
+                await self._truncate(self._items.get(name), content, milliseconds)
+            case wire.Delete(name):
+                await self._delete(self._items.get(name))
+            case wire.CreateResponse():
+                await self._respond(said)
+            case wire.CancelResponse(name):
+                await self._responses.cancel(name)
+
+    # Private: items
+
+    async def _create(self, found: Fields, previous: str | None) -> None:
+        item = self._read(found)
+        if not self._engine.edits and (item.role != "user" or item.kind is Kind.CALL or previous is not None):
+            raise _fixed()
+        before = self._items.add(item, previous)
+        shown = item.shown(self._line.dialect)
+        for kind in ("conversation.item.added", "conversation.item.done"):
+            self._line.emit(kind, previous_item_id=before, item=shown)
+        self._listen(item)
+
+    def _read(self, found: Fields) -> Item:
+        """Raises Wrong, TooLarge."""
+        item = read_item(found, new_id("item"), self._settings.text_max_chars)
+        if not item.understood and self._listening >= MOST_LISTENING:
+            raise TooLarge(f"{self._listening} items are being recognised; wait for one", code="too_far_ahead")
+        return item
+
+    def _listen(self, item: Item) -> None:
+        """Finds out what is said in an item of a client's."""
+        for content in item.content:
+            if content.text is None:
+                pcm, content.pcm = unpacked(content.pcm, self.session.input), b""
+                self._listening += 1
+                item.seconds += len(pcm) / 2 / self.session.input.rate
+                self._tasks.create_task(self._recognise(item, content, pcm, self.session.input))
+
+    async def _recognise(self, item: Item, content: Content, pcm: bytes, form: Format) -> None:
+        index = item.content.index(content)
+        try:
+            text = await _words(self._state, pcm[: 2 * int(_LONGEST_AUDIO * form.rate)], form.rate, self._language)
+        except GatewayError as exc:
+            self._input.tell_failure(item, index, exc)
+        else:
+            content.text = text
+            self._input.tell(item, index)
+        finally:
+            self._listening -= 1
+        await self._responses.go_on()
+
+    @property
+    def _language(self) -> str:
+        return "" if self.session.transcription is None else self.session.transcription.language
+
+    async def _truncate(self, item: Item, index: int, milliseconds: int) -> None:
+        if not self._engine.edits:
+            raise _fixed()
+        timeline = self._items.timelines.get(item.id)
+        if timeline is None or index >= len(item.content):
+            raise Wrong("Only the sound of an assistant's message can be truncated.", "invalid_value", "item_id")
+        await self._responses.cancel_item(item)
+        if milliseconds > round(timeline.seconds * 1000) + 1:
+            there = f"Audio content of {round(timeline.seconds * 1000)}ms is already shorter than {milliseconds}ms."
+            raise Wrong(there, "invalid_value", "audio_end_ms")
+        content = item.content[index]
+        content.text = timeline.heard(content.text or "", milliseconds / 1000)
+        timeline.seconds, timeline.letters = milliseconds / 1000, len(content.text)
+        item.seconds, item.status = timeline.seconds, "incomplete"
+        self._line.emit("conversation.item.truncated", item_id=item.id, content_index=index, audio_end_ms=milliseconds)
+
+    async def _delete(self, item: Item) -> None:
+        if not self._engine.edits:
+            raise _fixed()
+        self._items.delete(item)
+        self._line.emit("conversation.item.deleted", item_id=item.id)
+        await self._responses.go_on()  # its words need not be waited for any more
+
+    # Private: responses
+
+    async def _respond(self, asked: wire.CreateResponse) -> None:
+        session = updated(self.session, asked.wishes, self._line.dialect)
+        self._voice(session.voice)
+        given = None if asked.input is None else [self._given(found) for found in asked.input]
+        self._rest()
+        await self._responses.create(session, metadata=asked.metadata, kept=asked.kept, given=given)
+
+    def _given(self, found: Fields) -> Item:
+        if found.text("type", 100) == "item_reference":
+            return self._items.get(found.needed("id", 128))
+        item = self._read(found)
+        self._listen(item)
+        return item
+
+    def _voice(self, name: str) -> Preset:
+        """Raises Wrong."""
+        if name in self._settings.presets:
+            return Preset(name)
+        if name in ("", "default", *NAMES):
+            return Preset(self._settings.default_voice)
+        known = ", ".join(map(repr, (*self._settings.presets, *NAMES)))
+        raise Wrong(f"There is no voice '{name}'. There are {known}.", "invalid_value", "session.audio.output.voice")
+
+    def _interrupted(self) -> None:
+        self._responses.interrupted()
+
+    # Private: what the dialogue tells
+
+    async def _tell_all(self) -> None:
+        async for event in self._dialogue.events():
+            if isinstance(event, ReplyAudio | ReplyText):
+                await self._line.room()
+            await self._tell(event)
+
+    async def _tell(self, event: Out) -> None:
+        match event:
+            case Speech():
+                await self._tell_speech(event)
+            case Transcript():
+                if self._input.heard(event):
+                    await self._responses.go_on()
+            case ReplyText() | ReplyAudio() | ToolCall():
+                await self._responses.told(event)
+            case Ended(turn):
+                self._input.ended(turn)
+                await self._responses.told(event)
+                await self._responses.go_on()
+            case Trouble(error, turn):
+                heard, answered = self._input.failed(turn, error), self._responses.failed(turn, error)
+                if not heard and not answered:
+                    self._line.fail(error)
+                    self._input.lost()
+                await self._responses.go_on()
+
+    async def _tell_speech(self, event: Speech) -> None:
+        self._rest()
+        if not self._input.speech(event):
+            if self.session.detection is not None and self.session.detection.interrupts:
+                self._responses.forgive()
+        elif self.session.detection is not None and self.session.detection.creates:
+            await self._responses.owe(self.session, event.turn if self._engine.answers else None)
+
+    # Private: silence
+
+    def _rest(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _watch(self, until: float) -> None:
+        """A reply has ended, and sounds until then."""
+        idle = self.session.detection and self.session.detection.idle
+        if idle:
+            loop = asyncio.get_running_loop()
+            self._rest()
+            self._idle = loop.call_at(max(loop.time(), until) + idle / 1000, self._silent, idle / 1000)
+
+    def _silent(self, seconds: float) -> None:
+        if self._dialogue.recording or not self._responses.idle or not self._engine.edits:
+            return
+        self._input.commit_nothing(seconds)
+        self._tasks.create_task(self._responses.create(self.session))
+
+
+def _fixed() -> BadRequest:
+    return BadRequest(
+        "the engine of this gateway remembers the conversation itself: it cannot be edited", code="engine_unsupported"
+    )
+
+
+async def _words(state: State, pcm: bytes, rate: int, language: str) -> str:
+    """What is said in a recording. Raises what recognition raises."""
+    heard = await asyncio.to_thread(Resampler(rate, RATE).feed, pcm, True)
+    segment = Segment(0, len(heard) / 2 / RATE + 1)
+    segment.add(heard)
+    segment.close()
+    job = Transcribe(Live(segment, RATE), language)
+    return (await Recogniser(state["transcribe"], state["scratch"]).whole(segment, job)).text
