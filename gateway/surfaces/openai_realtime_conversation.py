@@ -11,23 +11,19 @@ from gateway.recogniser import Recogniser
 from gateway.resample import Resampler
 from gateway.segments import RATE, Segment
 from gateway.state import State
+from gateway.surfaces.openai import voice_named
 from gateway.surfaces.openai_realtime_engines import engine_of
 from gateway.surfaces.openai_realtime_input import Input, unpacked
 from gateway.surfaces.openai_realtime_items import Items
 from gateway.surfaces.openai_realtime_line import Line, new_id
 from gateway.surfaces.openai_realtime_responses import Responses
 from gateway.tasks import task_group
-from gateway.verbs import Change, Live, Preset, Transcribe
+from gateway.verbs import Change, Live, Preset, Reference, Transcribe
 from gateway.wire import openai_realtime as wire
 from gateway.wire.openai_realtime_fields import Fields, Wrong
 from gateway.wire.openai_realtime_items import Content, Item, Kind, read_item
 from gateway.wire.openai_realtime_session import Format, Session, updated
 
-NAMES = (
-    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer"),
-    "verse",
-)
-"""OpenAI's voices, for which the default one speaks."""
 MOST_LISTENING = 16
 """Items at a time whose sound is being recognised."""
 _LONGEST_AUDIO = 600.0
@@ -39,6 +35,7 @@ class Conversation:
         self._state, self._settings, self._line = state, state["settings"], line
         self.session = session
         self.id = new_id("conv")
+        self._voice: Preset | Reference = Preset(self._settings.default_voice)
         wishes = Change(persona="", language="", speech=True, tools=())
         self._dialogue = Dialogue(
             state["converse"], self._settings, state["metrics"], wishes=wishes, interrupted=self._interrupted
@@ -47,7 +44,7 @@ class Conversation:
         self._items = Items()
         self._input = Input(line, self._items, self._dialogue, self._engine)
         self._responses = Responses(
-            line, self._items, self._dialogue, self._engine, self.id, self._voice, self._input.asked, self._watch
+            line, self._items, self._dialogue, self._engine, self.id, self._input.asked, self._watch
         )
         self._idle: asyncio.TimerHandle | None = None
         self._listening = 0
@@ -74,7 +71,7 @@ class Conversation:
 
     async def update(self, session: Session) -> None:
         """Raises Wrong, BadRequest; nothing has changed then."""
-        self._voice(session.voice)
+        voice = await self._named(session.voice)
         how = False if session.detection is None else self._engine.hands_free(session.detection)
         language = "" if session.transcription is None else session.transcription.language
         await self._dialogue.change(Change(language=language))
@@ -82,7 +79,7 @@ class Conversation:
         if session.detection is None:
             self._dialogue.recording = True
         self._input.transcribes = session.transcription is not None
-        self.session = session
+        self.session, self._voice = session, voice
         self._rest()
 
     async def take(self, said: wire.Said) -> None:
@@ -179,10 +176,11 @@ class Conversation:
 
     async def _respond(self, asked: wire.CreateResponse) -> None:
         session = updated(self.session, asked.wishes, self._line.dialect)
-        self._voice(session.voice)
+        same = session.voice == self.session.voice
+        voice = self._voice if same else await self._named(session.voice)
         given = None if asked.input is None else [self._given(found) for found in asked.input]
         self._rest()
-        await self._responses.create(session, metadata=asked.metadata, kept=asked.kept, given=given)
+        await self._responses.create(session, voice, metadata=asked.metadata, kept=asked.kept, given=given)
 
     def _given(self, found: Fields) -> Item:
         if found.text("type", 100) == "item_reference":
@@ -191,14 +189,12 @@ class Conversation:
         self._listen(item)
         return item
 
-    def _voice(self, name: str) -> Preset:
+    async def _named(self, name: str) -> Preset | Reference:
         """Raises Wrong."""
-        if name in self._settings.presets:
-            return Preset(name)
-        if name in ("", "default", *NAMES):
-            return Preset(self._settings.default_voice)
-        known = ", ".join(map(repr, (*self._settings.presets, *NAMES)))
-        raise Wrong(f"There is no voice '{name}'. There are {known}.", "invalid_value", "session.audio.output.voice")
+        try:
+            return await voice_named(self._state, name or "default", None)
+        except BadRequest as exc:
+            raise Wrong(str(exc), exc.code, "session.audio.output.voice") from None
 
     def _interrupted(self) -> None:
         self._responses.interrupted()
@@ -237,7 +233,7 @@ class Conversation:
             if self.session.detection is not None and self.session.detection.interrupts:
                 self._responses.forgive()
         elif self.session.detection is not None and self.session.detection.creates:
-            await self._responses.owe(self.session, event.turn if self._engine.answers else None)
+            await self._responses.owe(self.session, self._voice, event.turn if self._engine.answers else None)
 
     # Private: silence
 
@@ -258,7 +254,7 @@ class Conversation:
         if self._dialogue.recording or not self._responses.idle or not self._engine.edits:
             return
         self._input.commit_nothing(seconds)
-        self._tasks.create_task(self._responses.create(self.session))
+        self._tasks.create_task(self._responses.create(self.session, self._voice))
 
 
 def _fixed() -> BadRequest:

@@ -16,6 +16,7 @@ from gateway.events import Audio, ToolCall
 from gateway.resample import Resampler
 from gateway.surfaces.openai_realtime_items import Items, Timeline, counted
 from gateway.surfaces.openai_realtime_line import Line, new_id
+from gateway.verbs import Preset, Reference
 from gateway.wire import g711
 from gateway.wire import openai_realtime as wire
 from gateway.wire.openai_realtime_beta import PCM, PCMU, Dialect, modalities
@@ -32,6 +33,7 @@ class Response:
         line: Line,
         items: Items,
         session: Session,
+        voice: Preset | Reference,
         *,
         conversation: str,
         metadata: dict[str, Any] | None = None,
@@ -40,7 +42,7 @@ class Response:
     ) -> None:
         """session: with this response's own wishes. conversation: its id. kept: whether it becomes part of it. given:
         what it answers, in place of the conversation."""
-        self._line, self._items, self.session = line, items, session
+        self._line, self._items, self.session, self.voice = line, items, session, voice
         self._conversation, self._metadata, self.kept, self.given = conversation, metadata, kept, given
         self.id = new_id("resp")
         self.turn: int | None = None

@@ -16,6 +16,7 @@ from gateway.wire.openai_realtime_fields import Wrong
 from gateway.wire.openai_realtime_items import Item
 from gateway.wire.openai_realtime_session import Session, chat_tool_choice, chat_tools
 
+Voice = Preset | Reference
 MOST_WAITING = 16
 _TURN_DETECTED, _CLIENT_CANCELLED, _MOST_TOKENS = "turn_detected", "client_cancelled", "max_output_tokens"
 
@@ -28,17 +29,16 @@ class Responses:
         dialogue: Dialogue,
         engine: Engine,
         conversation: str,
-        voice: Callable[[str], Preset | Reference],
         asked: Callable[[int], None],
         ended: Callable[[float], None],
     ) -> None:
-        """voice: what a session's name of one means. asked: told the turn that answers. ended: told when one was
-        completed, with the loop time at which its sound ends."""
+        """asked: told the turn that answers. ended: told when one was completed, with the loop time at which its sound
+        ends."""
         self._line, self._items, self._dialogue, self._engine = line, items, dialogue, engine
-        self._conversation, self._voice, self._asked, self._ended = conversation, voice, asked, ended
+        self._conversation, self._asked, self._ended = conversation, asked, ended
         self._active: Response | None = None
         self._waiting: deque[Response] = deque()
-        self._owed: Session | None = None
+        self._owed: tuple[Session, Voice] | None = None
         """Of a turn that is to be answered once its words are known."""
 
     @property
@@ -48,6 +48,7 @@ class Responses:
     async def create(
         self,
         session: Session,
+        voice: Voice,
         *,
         metadata: dict[str, Any] | None = None,
         kept: bool = True,
@@ -61,17 +62,17 @@ class Responses:
             raise Wrong(f"{MOST_WAITING} responses wait already.", "too_many_responses")
         if kept:
             self._owed = None
-        response = self._new(session, metadata=metadata, kept=kept, given=given)
+        response = self._new(session, voice, metadata=metadata, kept=kept, given=given)
         self._waiting.append(response)
         await self.go_on()
 
-    async def owe(self, session: Session, turn: int | None) -> None:
+    async def owe(self, session: Session, voice: Voice, turn: int | None) -> None:
         """A turn has ended, and is to be answered. turn: the one that answers it already."""
         if turn is None:
-            self._owed = session
+            self._owed = session, voice
             await self.go_on()
         else:
-            self._active = self._new(session)
+            self._active = self._new(session, voice)
             self._active.turn, self._active.asked = turn, list(self._items)
 
     def forgive(self) -> None:
@@ -103,9 +104,9 @@ class Responses:
             if self._waiting:
                 self._active = self._waiting.popleft()
             elif self._owed is not None and self._understood(self._items):
-                session, self._owed = self._owed, None
+                owed, self._owed = self._owed, None
                 if any(item.text for item in self._unanswered()):
-                    self._active = self._new(session)
+                    self._active = self._new(*owed)
         if self._active is not None and self._active.turn is None:
             await self._ask(self._active)
 
@@ -144,8 +145,8 @@ class Responses:
     def _all(self) -> list[Response]:
         return [*([self._active] if self._active else []), *self._waiting]
 
-    def _new(self, session: Session, **given: Any) -> Response:
-        response = Response(self._line, self._items, session, conversation=self._conversation, **given)
+    def _new(self, session: Session, voice: Voice, **given: Any) -> Response:
+        response = Response(self._line, self._items, session, voice, conversation=self._conversation, **given)
         response.begin()
         return response
 
@@ -154,7 +155,7 @@ class Responses:
         if not self._engine.answers and not all(item.understood for item in response.asked):
             return
         try:
-            response.turn = await self._engine.ask(response, self._items, self._change(response.session))
+            response.turn = await self._engine.ask(response, self._items, _change(response))
             self._asked(response.turn)
         except GatewayError as exc:
             self._active, response.error = None, exc
@@ -172,16 +173,6 @@ class Responses:
             self._waiting.remove(response)
         response.end(status, reason)
 
-    def _change(self, session: Session) -> Change:
-        return Change(
-            persona=session.instructions,
-            voice=self._voice(session.voice),
-            speech=session.speech,
-            tools=chat_tools(session),
-            speed=session.speed,
-            tool_choice=chat_tool_choice(session),
-        )
-
     def _understood(self, items: Items) -> bool:
         return all(item.understood for item in items)
 
@@ -193,3 +184,15 @@ class Responses:
                 break
             found.append(item)
         return found
+
+
+def _change(response: Response) -> Change:
+    session = response.session
+    return Change(
+        persona=session.instructions,
+        voice=response.voice,
+        speech=session.speech,
+        tools=chat_tools(session),
+        speed=session.speed,
+        tool_choice=chat_tool_choice(session),
+    )
