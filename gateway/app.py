@@ -47,6 +47,7 @@ from gateway.surfaces import (
     funaudio,
     funaudio_chat,
     nls_asr,
+    nls_listening,
     nls_socket,
     nls_synthesis,
     openai,
@@ -67,7 +68,7 @@ from gateway.wire import funasr_2pass as funasr
 
 log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 600.0
-_NLS: dict[str, nls_socket.Begin] = {**nls_synthesis.TASKS}
+_NLS: dict[str, nls_socket.Begin] = {**nls_listening.TASKS, **nls_synthesis.TASKS}
 """The tasks of NLS sockets, by namespace."""
 _ROUTERS = (service.router, voices.router, voicechat.router, openai_models.router, nls_asr.router)
 _FAMILIES = (voicechat, openai, nls_surface)
@@ -306,6 +307,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         voices=Voices(database, files),
         downloads=Downloads(files, settings),
         repeats=Repeats(database),
+        nls_streams=Gate("nls", settings.nls_streams, 0),
         fetcher=await stack.enter_async_context(Fetcher(settings)),
         syntheses=SharedWork(),
         references=KeyedLocks(),

@@ -78,6 +78,11 @@ class Endpointer:
     def speaking(self) -> bool:
         return self._segments.speaking
 
+    def change(self, *, silence: float, threshold: float) -> None:
+        """From now on; as at the start."""
+        with self._lock:
+            self._segments.change(threshold, silence)
+
     async def feed(self, pcm: bytes) -> list[Started | Stopped]:
         """What these bytes, mono s16le, make certain. A cancelled feed is heard all the same."""
         self._pending += pcm
@@ -146,8 +151,8 @@ class _Segments:
     """Probabilities in, beginnings and ends out."""
 
     def __init__(self, threshold: float, silence: float, padding: float) -> None:
-        self._begins, self._ends = threshold, threshold - min(HYSTERESIS, threshold / 2)
-        self._silence, self._padding = silence, padding
+        self.change(threshold, silence)
+        self._padding = padding
         self.speaking = False
         self._frames = 0
         self._voiced = 0
@@ -155,6 +160,10 @@ class _Segments:
         self._edge: int | None = None
         """In silence, the frame with which speech may have begun; in speech, the one with which it may have ended."""
         self._stopped = 0.0
+
+    def change(self, threshold: float, silence: float) -> None:
+        self._begins, self._ends = threshold, threshold - min(HYSTERESIS, threshold / 2)
+        self._silence = silence
 
     @property
     def now(self) -> float:

@@ -16,7 +16,7 @@ from gateway import logs
 from gateway.app import build
 from gateway.settings import Settings, SettingsError
 from gateway.socket import DIRECT
-from gateway.wire import frames
+from gateway.wire import frames, handshake
 
 log = structlog.get_logger(__name__)
 _BACKLOG = 2048
@@ -73,6 +73,8 @@ class Connection(WebSocketsSansIOProtocol):
     direct: Callable[[bytes], bool] | None = None
     """Takes a message that nobody is behind with an earlier one of; gives whether it did."""
     _cut: asyncio.TimerHandle | None = None
+    _extensions: dict[Any, Any] | None = None
+    """Of the scope, once there is one."""
     _awaited = False
     """Whether somebody waits for the next message, and none is on its way there."""
 
@@ -90,8 +92,8 @@ class Connection(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.direct = None
-        if self.handshake_initiated:
-            self.scope["extensions"].pop(DIRECT, None)
+        if self._extensions is not None:
+            self._extensions.pop(DIRECT, None)
         if self._cut is not None:
             self._cut.cancel()
 
@@ -100,6 +102,8 @@ class Connection(WebSocketsSansIOProtocol):
             message = frames.message(data, masked=True)
             if message is not None and self.direct(message):
                 return
+        if not self.handshake_initiated:
+            data = handshake.mended(data)
         self._frames.skip(data)
         self._awaited = False
         super().data_received(data)
@@ -111,7 +115,8 @@ class Connection(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if self.response.status_code == 101:
-            self.scope["extensions"][DIRECT] = self  # type: ignore[assignment]
+            self._extensions = self.scope["extensions"]
+            self._extensions[DIRECT] = self  # type: ignore[assignment]
 
     async def receive(self) -> Any:
         self._awaited = True

@@ -39,6 +39,8 @@ class State(TypedDict):
     downloads: Downloads
     repeats: Repeats
     fetcher: Fetcher
+    nls_streams: Gate
+    """Who may be recognised over NLS sockets."""
     """The only way to a URL that a client names."""
     syntheses: SharedWork
     references: KeyedLocks

@@ -1,6 +1,8 @@
 """One WebSocket connection over real sockets: what a handler raises, what a client does wrong, and what is left."""
 
 import asyncio
+import base64
+import hashlib
 import socket as sockets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -369,3 +371,22 @@ async def test_resume_tokens_stay_out_of_the_logs(capfd: pytest.CaptureFixture[s
 
 async def _refuses(socket: Socket) -> None:
     raise EngineBusy("full")
+
+
+async def test_a_client_that_sends_its_key_twice_is_let_in_by_the_first() -> None:
+    """As Alibaba's Python SDK does; and one whose handshake is refused leaves nothing behind."""
+    async with serving(echo) as place:
+        for key, status in ((b"AAAAAAAAAAAAAAAAAAAAAA==", b"101"), (b"not a key", b"400")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+            writer.write(
+                b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: %b\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\n\r\n" % key
+            )
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.split()[1] == status
+            if status == b"101":
+                accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+                assert accept in answer
+            writer.close()
+            await writer.wait_closed()
