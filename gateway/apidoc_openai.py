@@ -1,8 +1,10 @@
 """The API document of OpenAI's paths."""
 
-from gateway.apidoc_parts import BYTES, TEXT, Document, an_object, error, errors, json_body, says
+from pydantic import BaseModel
+
+from gateway.apidoc_parts import BYTES, TEXT, Document, an_object, error, errors, form, json_answer, json_body, says
 from gateway.encoding import FORMATS
-from gateway.surfaces import openai_speech
+from gateway.surfaces import openai_speech, openai_voices
 
 SCHEMA = "OpenAIError"
 ERROR = an_object(
@@ -17,25 +19,67 @@ ERROR = an_object(
         },
     }
 )
+_NAME = {**TEXT, "minLength": 1, "maxLength": 200}
+_DEVICE = {**TEXT, "maxLength": 200, "description": "Whose it is, where it belongs to a device."}
 _STAMPS = ("X-Request-Id", "OpenAI-Processing-Ms")
 
 
 def paths() -> Document:
     """Those that FastAPI does not serve."""
-    return {"/v1/audio/speech": {"post": _speech()}}
+    return {
+        "/v1/audio/speech": {"post": _speech()},
+        "/v1/audio/voices": {"post": _voice()},
+        "/v1/audio/voice_consents": {"post": _consent()},
+    }
 
 
 def complete(path: str, responses: Document) -> None:
     """What FastAPI says of its own routes: our errors instead of its own, and the headers of every answer."""
-    if responses.pop("422", None) and "{" not in path:
+    if responses.pop("422", None):
         responses["400"] = error(400, SCHEMA)
     if "{" in path:
         responses["404"] = error(404, SCHEMA)
     responses["200"]["headers"] = says(*_STAMPS)
 
 
+def _voice() -> Document:
+    fields = {
+        "name": _NAME,
+        "audio_sample": {**BYTES, "description": "Any recording that ffmpeg reads; the cleanest 30 s are kept."},
+        "consent": {**TEXT, "maxLength": 100, "description": "The id of a consent."},
+        "type": {**TEXT, "enum": ["audio_sample"], "default": "audio_sample"},
+        "ref_text": {**TEXT, "maxLength": 2000, "description": "What is said in the recording, if known."},
+        "device_id": _DEVICE,
+    }
+    return {
+        "tags": ["voices"],
+        "summary": "Register a voice from a recording and a consent.",
+        "requestBody": form(fields, required=["name", "audio_sample", "consent"]),
+        "responses": {"200": _made(openai_voices.VoiceBody), **errors(400, 413, 422, 503, schema=SCHEMA)},
+    }
+
+
+def _consent() -> Document:
+    fields = {
+        "name": _NAME,
+        "recording": {**BYTES, "description": "Any recording that ffmpeg reads, in which somebody speaks."},
+        "language": {**TEXT, "description": "BCP 47, such as en-US."},
+        "device_id": _DEVICE,
+    }
+    return {
+        "tags": ["voices"],
+        "summary": "Record somebody's consent to a voice made of theirs.",
+        "requestBody": form(fields, required=["name", "recording", "language"]),
+        "responses": {"200": _made(openai_voices.ConsentBody), **errors(400, 413, 422, 503, schema=SCHEMA)},
+    }
+
+
+def _made(model: type[BaseModel]) -> Document:
+    return {**json_answer(model.model_json_schema()), "headers": says(*_STAMPS)}
+
+
 def _speech() -> Document:
-    kinds = {form.content_type.decode() for form in FORMATS.values()}
+    kinds = {one.content_type.decode() for one in FORMATS.values()}
     spoken = {
         "description": "Speech in the format that was asked for, streamed as it is made, or as events "
         "(speech.audio.delta, speech.audio.done); broken off when the engine fails in the middle.",

@@ -24,6 +24,7 @@ from gateway.adapters.http import client
 from gateway.admission import Gate
 from gateway.caller import Right
 from gateway.chats import Chats
+from gateway.consents import Consents
 from gateway.database import open_database
 from gateway.encoding import Encoders
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, TooLarge
@@ -54,6 +55,7 @@ from gateway.surfaces import (
     openai_models,
     openai_realtime,
     openai_speech,
+    openai_voices,
     service,
     voicechat,
     voicechat_chat,
@@ -70,7 +72,7 @@ log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 600.0
 _NLS: dict[str, nls_socket.Begin] = {**nls_listening.TASKS, **nls_synthesis.TASKS}
 """The tasks of NLS sockets, by namespace."""
-_ROUTERS = (service.router, voices.router, voicechat.router, openai_models.router, nls_asr.router)
+_ROUTERS = (service.router, voices.router, voicechat.router, openai_models.router, openai_voices.router, nls_asr.router)
 _FAMILIES = (voicechat, openai, nls_surface)
 """Client families that own whole paths, whatever there is below them."""
 _EXPOSED = ("retry-after", "www-authenticate", "x-request-id", "openai-processing-ms")
@@ -79,7 +81,7 @@ _RULES = (
     Rule("/ready", surface="ready"),
     Rule("/metrics", Right.ADMIN, surface="metrics"),
     *(Rule(path, surface="docs") for path in ("/docs", "/redoc", "/openapi.json")),
-    *(Rule(path, Right.SPEAK) for path in ("/v1/voices", "/v1/voices/")),
+    *(Rule(path, Right.SPEAK) for path in ("/v1/voices", "/v1/voices/", "/v1/audio/")),
     Rule("/chat/", Right.CONVERSE),
     *(Rule(path, Right.ANIMATE, surface="avatar") for path in ("/easy/", "/upload", "/download")),
     Rule("/"),
@@ -99,6 +101,8 @@ class Door:
             ("POST", "/api/transcribe"): Endpoint(funaudio.transcribe, funaudio.shape, Right.TRANSCRIBE),
             ("POST", "/api/synthesize"): Endpoint(funaudio.synthesize, funaudio.shape, Right.SPEAK),
             ("POST", "/v1/audio/speech"): Endpoint(openai_speech.speech, openai.shape, Right.SPEAK),
+            ("POST", "/v1/audio/voices"): Endpoint(openai_voices.create_voice, openai.shape, Right.SPEAK),
+            ("POST", "/v1/audio/voice_consents"): Endpoint(openai_voices.create_consent, openai.shape, Right.SPEAK),
             ("POST", nls_asr.PATH): Endpoint(nls_asr.asr, nls_surface.shape, Right.TRANSCRIBE, refused=200),
         }
         self._download = Endpoint(downloads.download, desktop.shape, None, public="files" in public)
@@ -305,6 +309,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         decoding=Gate("decode", settings.decode_slots, settings.decode_queue, patience=settings.queue_timeout),
         encoders=Encoders(settings.encode_threads),
         voices=Voices(database, files),
+        consents=Consents(database, files),
         downloads=Downloads(files, settings),
         repeats=Repeats(database),
         nls_streams=Gate("nls", settings.nls_streams, 0),
@@ -329,6 +334,7 @@ def _sweeps(state: State) -> list[Callable[[], Awaitable[object]]]:
     return [
         state["downloads"].sweep,
         state["voices"].sweep,
+        state["consents"].sweep,
         partial(state["repeats"].sweep, state["settings"].repeat_window),
     ]
 

@@ -91,7 +91,19 @@ voices = Table(
     Column("digest", String(128), nullable=False, index=True),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    Column("consent", String(100), nullable=False, server_default=""),
     UniqueConstraint("tenant", "device_id", "repeat_key"),
+)
+
+voice_consents = Table(
+    "voice_consents",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("tenant", String(100), nullable=False),
+    Column("device_id", String(200), nullable=False, index=True),
+    Column("name", String(200), nullable=False),
+    Column("language", String(40), nullable=False),
+    Column("created_at", Moment, nullable=False),
 )
 
 syntheses = Table(

@@ -125,6 +125,9 @@ class Settings(BaseModel):
     )
     """The presets that OpenAI's voices stand for, comma-separated. While this is not set, one whose preset there is not
     stands for `default`."""
+    openai_consents: bool = True
+    """Whether a voice that is registered with OpenAI's API needs a consent, recorded there before; false takes any word
+    for one, as vLLM-Omni does."""
 
     transcribe_engine: str = "funasr"
     """Adapter for recognition: funasr (FunASR's servers, or ours: recordings over HTTP, live audio over a WebSocket) or

@@ -6,6 +6,7 @@ from typing import TypedDict
 from gateway.access import Access
 from gateway.admission import Gate
 from gateway.chats import Chats
+from gateway.consents import Consents
 from gateway.encoding import Encoders
 from gateway.events import Audio, Conversed, Transcript
 from gateway.fetch import Fetcher
@@ -36,6 +37,7 @@ class State(TypedDict):
     decoding: Gate
     encoders: Encoders
     voices: Voices
+    consents: Consents
     downloads: Downloads
     repeats: Repeats
     fetcher: Fetcher

@@ -56,6 +56,8 @@ class Voice:
     """UTC."""
     updated_at: datetime
     """UTC."""
+    consent: str = ""
+    """What it was made with (gateway/consents.py); empty where none was asked."""
 
 
 _SELECT = select(*(table.c[field.name] for field in fields(Voice)))
@@ -70,7 +72,14 @@ class Voices:
         self._locks = KeyedLocks()
 
     async def add(
-        self, device_id: str, name: str, pcm: bytes, sample_rate: int, digest: str, prompt_text: str = ""
+        self,
+        device_id: str,
+        name: str,
+        pcm: bytes,
+        sample_rate: int,
+        digest: str,
+        prompt_text: str = "",
+        consent: str = "",
     ) -> Voice:
         """The new voice, or the one that the same call made before.
 
@@ -78,6 +87,7 @@ class Voices:
         """
         now = datetime.now(UTC)
         device_id, name, prompt_text = checked(device_id, name, prompt_text)
+        consent = _text("consent", consent, 0, 100)
         voice = Voice(
             id=str(uuid.uuid4()),
             tenant=caller.tenant(),
@@ -87,6 +97,7 @@ class Voices:
             digest=digest,
             created_at=now,
             updated_at=now,
+            consent=consent,
         )
         return await shielded(self._add(voice, pcm, sample_rate))
 
@@ -201,7 +212,7 @@ def _voice(row: Row[Any]) -> Voice:
 
 def _text(field: str, value: str, least: int, most: int) -> str:
     if not least <= len(value) <= most:
-        raise BadRequest(f"{field} must have {least} to {most} characters, not {len(value)}")
+        raise BadRequest(f"{field} must have {least} to {most} characters, not {len(value)}", param=field)
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise BadRequest(f"{field} holds a character that cannot be stored")
+        raise BadRequest(f"{field} holds a character that cannot be stored", param=field)
     return value

@@ -124,7 +124,9 @@ def test_other_methods_are_refused_with_the_right_ones(url: str, path: str) -> N
     paths = {path, "/v1/voices/{voice_id}"} if path == "/v1/voices/train" else {path}  # that could be a voice's id
     documented = {one.method.upper() for one in OPERATIONS if one.path in paths}
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE"} - documented:
-        answer = httpx.request(method, url + path.format(voice_id="x", name="x", chat_id="x", model="x"))
+        answer = httpx.request(
+            method, url + path.format(voice_id="x", name="x", chat_id="x", model="x", consent_id="x")
+        )
         assert answer.status_code == 405, (method, path)
         allowed = {name.strip() for name in answer.headers["allow"].split(",")}
         assert documented == allowed, (method, path)

@@ -5,12 +5,11 @@ or a 503, so the same train or tts repeated is one voice and one synthesis.
 """
 
 import hashlib
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from gateway import cleanup, reference, stream, upload
+from gateway import cleanup, reference, stream, training, upload
 from gateway.errors import BadRequest, GatewayError
 from gateway.exchange import Exchange
 from gateway.state import State
@@ -49,24 +48,9 @@ async def train(http: Exchange) -> None:
             raise BadRequest("no file in the field audio")
         device, name, words = checked(*(form.fields.get(one, "") for one in (wire.DEVICE, wire.NAME, wire.PROMPT_TEXT)))
         async with http.until_gone():
-            pcm, digest = await _reference(state, form.files[wire.AUDIO], work)
+            pcm, digest = await training.reference_of(state, form.files[wire.AUDIO], work)
             voice = await state["voices"].add(device, name, pcm, reference.RATE, digest, words)
     await http.answer(200, wire.trained(shown(voice)))
-
-
-async def _reference(state: State, source: upload.Saved, work: Path) -> tuple[bytes, str]:
-    """(PCM, digest) of an uploaded reference; what the same bytes gave before is not made again."""
-    settings = state["settings"]
-    depends = (reference.VERSION, settings.reference_keep_seconds, settings.reference_min_speech_seconds, source.digest)
-    digest = hashlib.sha256(repr(depends).encode()).hexdigest()
-    async with state["references"].hold(digest):
-        if (pcm := await state["voices"].known(digest)) is None:
-            async with state["decoding"].enter():
-                recording = await state["decoder"].to_wav(
-                    source.path, work / "reference.wav", max_seconds=settings.reference_max_seconds
-                )
-                pcm = await reference.keep_best(recording, settings)
-    return pcm, digest
 
 
 async def tts(http: Exchange) -> None:

@@ -9,6 +9,7 @@ Rule 3: what other servers of this API add (the names in `voices`, a model's `ta
 import json
 from base64 import b64encode
 from collections.abc import Sequence
+from datetime import datetime
 from math import ceil
 from typing import Any
 
@@ -44,6 +45,32 @@ def done(characters: int, seconds: float) -> bytes:
 
 def model(name: str, task: str, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "voxgate", "task": task}
+
+
+def voice(name: str, called: str, created: datetime) -> dict[str, Any]:
+    """name: its id; called: its name."""
+    return {
+        "id": name,
+        "object": "audio.voice",
+        "created_at": int(created.timestamp()),
+        "name": called,
+        "type": "audio_sample",
+    }
+
+
+def consent(name: str, called: str, language: str, created: datetime) -> dict[str, Any]:
+    """name: its id; called: its name."""
+    return {
+        "id": name,
+        "object": "audio.voice_consent",
+        "created_at": int(created.timestamp()),
+        "name": called,
+        "language": language,
+    }
+
+
+def deleted(name: str, kind: str) -> dict[str, Any]:
+    return {"id": name, "object": kind, "deleted": True, "success": True}
 
 
 def listed(items: Sequence[dict[str, Any]], *, more: bool = False) -> dict[str, Any]:
