@@ -20,6 +20,7 @@ from gateway.surfaces.openai_realtime_responses import Responses
 from gateway.tasks import task_group
 from gateway.verbs import Change, Live, Preset, Reference, Transcribe
 from gateway.wire import openai_realtime as wire
+from gateway.wire.openai_realtime_beta import Dialect, renamed
 from gateway.wire.openai_realtime_fields import Fields, Wrong
 from gateway.wire.openai_realtime_items import Content, Item, Kind, read_item
 from gateway.wire.openai_realtime_session import Format, Session, updated
@@ -194,7 +195,8 @@ class Conversation:
         try:
             return await voice_named(self._state, name or "default", None)
         except BadRequest as exc:
-            raise Wrong(str(exc), exc.code, "session.audio.output.voice") from None
+            wrong = Wrong(str(exc), exc.code, "session.audio.output.voice")
+            raise renamed(wrong, "session") if self._line.dialect is Dialect.BETA else wrong from None
 
     def _interrupted(self) -> None:
         self._responses.interrupted()

@@ -8,6 +8,8 @@ from gateway.memory import UNANSWERED, Call, Message, Role
 from gateway.wire.openai_realtime_fields import Wrong
 from gateway.wire.openai_realtime_items import Item, Kind
 
+_HALF_MILLISECOND = 0.0005
+"""Clients count in whole ones."""
 MOST_ITEMS, MOST_CHARACTERS = 1000, 1_000_000
 """Of one conversation; the oldest go first."""
 
@@ -26,6 +28,7 @@ class Timeline:
 
     def heard(self, text: str, seconds: float) -> str:
         """What of `text`, the reply's, was said by then: whole words."""
+        seconds += _HALF_MILLISECOND
         begin, end = (0.0, 0), (self.seconds, self.letters)
         for mark in self.marks:
             begin, end = (mark, end) if mark[0] <= seconds else (begin, min(end, mark))
@@ -96,12 +99,12 @@ def messages(items: Sequence[Item]) -> tuple[Message, ...]:
     for item in items:
         if item.kind is Kind.CALL:
             owed.append(Call(item.call_id, item.name, item.arguments))
-            continue
-        if item.kind is Kind.MESSAGE:
-            found += _called(found, owed, results)
+        elif item.kind is Kind.MESSAGE:
+            _call(found, owed, results)
             owed = []
             _say(found, Role(item.role), item.text)
-    return (*found, *_called(found, owed, results))
+    _call(found, owed, results)
+    return tuple(found)
 
 
 def counted(items: Sequence[Item]) -> tuple[int, int]:
@@ -118,13 +121,12 @@ def counted(items: Sequence[Item]) -> tuple[int, int]:
 # Private
 
 
-def _called(found: list[Message], calls: list[Call], results: dict[str, str]) -> list[Message]:
+def _call(found: list[Message], calls: list[Call], results: dict[str, str]) -> None:
     """The calls, joined to what was said just before them, and their results."""
-    if not calls:
-        return []
-    text = found.pop().text if found and found[-1].role is Role.ASSISTANT and not found[-1].calls else ""
-    answers = [Message(Role.TOOL, results.get(call.id, UNANSWERED), call=call.id) for call in calls]
-    return [Message(Role.ASSISTANT, text, tuple(calls)), *answers]
+    if calls:
+        text = found.pop().text if found and found[-1].role is Role.ASSISTANT and not found[-1].calls else ""
+        found.append(Message(Role.ASSISTANT, text, tuple(calls)))
+        found += [Message(Role.TOOL, results.get(call.id, UNANSWERED), call=call.id) for call in calls]
 
 
 def _say(found: list[Message], role: Role, text: str) -> None:

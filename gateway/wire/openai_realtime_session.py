@@ -179,9 +179,10 @@ def _updated(session: Session, found: Fields) -> Session:
         changes["most_tokens"] = _most_tokens(found)
     if "temperature" in found:
         changes["temperature"] = found.number("temperature", 0, 2)
-    if "include" in found:
+    if found.has("include"):
         changes["include"] = tuple(found.texts("include", MOST_TOOLS, LONGEST_NAME) or ())
-    changes["echoed"] = session.echoed | {name: found.raw(name) for name in _ECHOED if name in found}
+    echoed = session.echoed | {name: found.raw(name) for name in _ECHOED if name in found}
+    changes["echoed"] = {name: value for name, value in echoed.items() if value is not None}
     session = replace(session, **changes)
     audio = found.child("audio") or Fields({}, found.name("audio"))
     return _with_output(_with_input(session, audio.child("input")), audio.child("output"))
