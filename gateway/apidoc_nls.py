@@ -1,7 +1,8 @@
 """The API document of the NLS family's paths."""
 
-from gateway.apidoc_parts import BYTES, TEXT, Document, an_object, says
-from gateway.surfaces import nls_asr
+from gateway.apidoc_parts import BYTES, TEXT, Document, an_object, json_body, says
+from gateway.encoding import FORMATS
+from gateway.surfaces import nls_asr, nls_tts
 
 SCHEMA = "NlsResult"
 RESULT: Document = {
@@ -25,7 +26,7 @@ _FLAG = {"type": "string", "enum": ["true", "false"]}
 
 def paths() -> Document:
     """Those that FastAPI does not serve."""
-    return {nls_asr.PATH: {"post": _asr()}}
+    return {nls_asr.PATH: {"post": _asr()}, nls_tts.PATH: {"post": _tts()}}
 
 
 def _asr() -> Document:
@@ -38,9 +39,24 @@ def _asr() -> Document:
         "responses": {
             "200": _result("Done, or the caller's mistake in the audio; `status` says which.", "task_id"),
             "400": _result("A parameter is wrong."),
-            "502": _result("The engine failed.", "task_id"),
-            "503": _result("The engine is loading, busy or down; see Retry-After.", "task_id", "Retry-After"),
-            "504": _result("The engine fell silent.", "task_id"),
+            **_FAILURES,
+        },
+    }
+
+
+def _tts() -> Document:
+    kinds = {nls_tts.COMPATIBLE} | {form.content_type for form in FORMATS.values()}
+    spoken = _result("The audio, streamed as it is made; or, as JSON, the caller's mistake.", "task_id")
+    spoken["content"] |= {kind.decode(): {"schema": BYTES} for kind in sorted(kinds)}
+    return {
+        "tags": ["NLS"],
+        "summary": "Synthesise a text, streamed.",
+        "requestBody": json_body(nls_tts.TtsBody),
+        "responses": {
+            "200": spoken,
+            "400": _result("The body is wrong."),
+            "413": _result("The body is too large."),
+            **_FAILURES,
         },
     }
 
@@ -56,3 +72,10 @@ def _parameter(name: str, schema: Document) -> Document:
 def _result(description: str, *headers: str) -> Document:
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{SCHEMA}"}}}
     return {"description": description, "content": content, "headers": says(*headers)}
+
+
+_FAILURES = {
+    "502": _result("The engine failed.", "task_id"),
+    "503": _result("The engine is loading, busy or down; see Retry-After.", "task_id", "Retry-After"),
+    "504": _result("The engine fell silent.", "task_id"),
+}

@@ -51,6 +51,7 @@ from gateway.surfaces import (
     nls_listening,
     nls_socket,
     nls_synthesis,
+    nls_tts,
     openai,
     openai_models,
     openai_realtime,
@@ -72,7 +73,15 @@ log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 600.0
 _NLS: dict[str, nls_socket.Begin] = {**nls_listening.TASKS, **nls_synthesis.TASKS}
 """The tasks of NLS sockets, by namespace."""
-_ROUTERS = (service.router, voices.router, voicechat.router, openai_models.router, openai_voices.router, nls_asr.router)
+_ROUTERS = (
+    service.router,
+    voices.router,
+    voicechat.router,
+    openai_models.router,
+    openai_voices.router,
+    nls_asr.router,
+    nls_tts.router,
+)
 _FAMILIES = (voicechat, openai, nls_surface)
 """Client families that own whole paths, whatever there is below them."""
 _EXPOSED = ("retry-after", "www-authenticate", "x-request-id", "openai-processing-ms")
@@ -104,6 +113,7 @@ class Door:
             ("POST", "/v1/audio/voices"): Endpoint(openai_voices.create_voice, openai.shape, Right.SPEAK),
             ("POST", "/v1/audio/voice_consents"): Endpoint(openai_voices.create_consent, openai.shape, Right.SPEAK),
             ("POST", nls_asr.PATH): Endpoint(nls_asr.asr, nls_surface.shape, Right.TRANSCRIBE, refused=200),
+            ("POST", nls_tts.PATH): Endpoint(nls_tts.tts, nls_surface.shape, Right.SPEAK, refused=200),
         }
         self._download = Endpoint(downloads.download, desktop.shape, None, public="files" in public)
         chat = SocketEndpoint(funaudio_chat.chat, Right.CONVERSE, funaudio_chat.farewell)

@@ -48,6 +48,7 @@ def _place(name: str) -> str:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Aliases = Annotated[tuple[Annotated[str, Field(pattern=r"^[^=]+=[^=]+$")], ...], BeforeValidator(_split)]
 Url = Annotated[
     str,
     Field(pattern=r"^(https?|grpc)://(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?$"),
@@ -108,7 +109,7 @@ class Settings(BaseModel):
     """Voices that the synthesis engine knows by name, comma-separated."""
     default_voice: str = "中文女"
     """The preset that the name `default` stands for."""
-    openai_voices: Annotated[tuple[Annotated[str, Field(pattern=r"^[^=]+=[^=]+$")], ...], BeforeValidator(_split)] = (
+    openai_voices: Aliases = (
         "alloy=中文女",
         "ash=中文男",
         "ballad=英文男",
@@ -172,8 +173,31 @@ class Settings(BaseModel):
     answers to all of them, whatever it is; GET /stream/v1/asr/models and every answer say which."""
     nls_streams: Count = 256
     """NLS recognitions over sockets at a time, most of them silent; the next one is refused."""
+    nls_voices: Aliases = (
+        "xiaoyun=中文女",
+        "xiaogang=中文男",
+        "ruoxi=中文女",
+        "siqi=中文女",
+        "sijia=中文女",
+        "sicheng=中文男",
+        "aiqi=中文女",
+        "aijia=中文女",
+        "aicheng=中文男",
+        "aida=中文男",
+        "shanshan=粤语女",
+        "tomoya=日语男",
+        "longxiaochun=中文女",
+        "longxiaoxia=中文女",
+        "longcheng=中文男",
+        "longshu=中文男",
+    )
+    """The presets that Alibaba's voices stand for, comma-separated. While this is not set, one whose preset there is
+    not stands for `default`."""
     nls_device: Annotated[str, Field(min_length=1, max_length=200)] = "funspeech"
     """The device_id whose registered voices NLS clients, which name no device, may use by name or id."""
+    nls_honest_types: bool = False
+    """Whether POST /stream/v1/tts names the type of its audio. Else it is audio/mpeg whatever the format, by which
+    Alibaba's clients know that it is no failure."""
     nls_idle_timeout: Seconds = 12.0
     """NLS sockets: silence between two tasks that closes the connection. Clients take it up again within 10."""
     nls_task_timeout: Seconds = 300.0
@@ -282,9 +306,10 @@ class Settings(BaseModel):
     def _agree(self) -> "Settings":
         if self.presets and self.default_voice not in self.presets:
             raise ValueError(f"default_voice {self.default_voice!r} is not one of presets")
-        for name, preset in _pairs(self.openai_voices):
-            if "openai_voices" in self.model_fields_set and self.presets and preset not in self.presets:
-                raise ValueError(f"openai_voices: {preset!r}, for {name}, is not one of presets")
+        for setting, aliases in (("openai_voices", self.openai_voices), ("nls_voices", self.nls_voices)):
+            for name, preset in _pairs(aliases):
+                if setting in self.model_fields_set and self.presets and preset not in self.presets:
+                    raise ValueError(f"{setting}: {preset!r}, for {name}, is not one of presets")
         if self.reference_keep_seconds < self.reference_min_speech_seconds:
             raise ValueError("reference_keep_seconds is less than reference_min_speech_seconds")
         return self
@@ -296,8 +321,16 @@ class Settings(BaseModel):
     @property
     def openai_presets(self) -> dict[str, str]:
         """OpenAI's name of a voice → the preset that speaks for it."""
+        return self._presets_of(self.openai_voices)
+
+    @property
+    def nls_presets(self) -> dict[str, str]:
+        """Alibaba's name of a voice → the preset that speaks for it."""
+        return self._presets_of(self.nls_voices)
+
+    def _presets_of(self, aliases: tuple[str, ...]) -> dict[str, str]:
         known = set(self.presets)
-        return {name: preset if preset in known else self.default_voice for name, preset in _pairs(self.openai_voices)}
+        return {name: preset if preset in known else self.default_voice for name, preset in _pairs(aliases)}
 
     @property
     def scratch(self) -> Path:

@@ -117,6 +117,15 @@ class Voices:
                 return _voice(rows[0])
         raise NotFound("there is no such voice", code="voice_not_found")
 
+    async def named(self, device_id: str, name: str) -> Voice:
+        """By its id, or the newest of that name. Raises NotFound."""
+        try:
+            return await self.get(device_id, name)
+        except NotFound:
+            if found := [voice for voice in await self.list(device_id) if voice.name == name]:
+                return found[-1]
+            raise
+
     async def rename(self, device_id: str, voice_id: str, name: str) -> Voice:
         """A voice may take the name of an equal one. Both stay; `add` then finds the one that had it before."""
         name = _text("name", name.strip(), 1, 200)

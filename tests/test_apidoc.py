@@ -22,6 +22,7 @@ DOCUMENT = build(Settings()).rest.openapi()
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 OPERATIONS = [operation.ok() for operation in SCHEMA.get_all_operations()]
 DEVICE = "device-1"
+_NLS_VOICES = ("voices", "voices/info", "voices/refresh", "health")
 
 
 DIRECT = {path for _, path in build(Settings()).app.direct}
@@ -45,7 +46,8 @@ class TestDocument:
             found = operation.definition.raw
             assert found["summary"]
             assert found["tags"]
-            answered = ("/stream/v1/asr/models", "/stream/v1/asr/health")
+            asr, tts = "/stream/v1/asr", "/stream/v1/tts"
+            answered = (f"{asr}/models", f"{asr}/health", *(f"{tts}/{one}" for one in _NLS_VOICES))
             certain = ("/", "/health", "/metrics", "/asr/info", "/v1/models", *answered)
             assert operation.path in certain or any(status >= "4" for status in found["responses"])
 

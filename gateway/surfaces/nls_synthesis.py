@@ -22,7 +22,7 @@ from gateway.wire import nls_tts as wire
 
 REST = 1.0
 """Seconds."""
-_RATES = {nls.FLOWING: 22050, nls.SYNTHESIZER: 16000, nls.LONG_SYNTHESIZER: 16000}
+_RATES = {nls.FLOWING: wire.RATE, nls.SYNTHESIZER: 16000, nls.LONG_SYNTHESIZER: 16000}
 """Hz, where a client names none: FunSpeech's, and Alibaba's."""
 
 

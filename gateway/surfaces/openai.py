@@ -13,7 +13,6 @@ from gateway.errors import BadRequest, GatewayError, NotFound
 from gateway.exchange import Send
 from gateway.state import State
 from gateway.verbs import Preset, Reference
-from gateway.voices import Voice
 from gateway.wire import openai_errors as wire
 
 OWNER = "openai"
@@ -60,7 +59,7 @@ async def voice_named(state: State, name: str, device_id: str | None) -> Preset 
     if name == "default" or name in settings.openai_presets:
         return Preset(settings.openai_presets.get(name, settings.default_voice))
     try:
-        return await state["voices"].reference(await registered(state, name, device_id))
+        return await state["voices"].reference(await state["voices"].named(owner(device_id), name))
     except NotFound:
         known = ", ".join(("default", *settings.presets, *settings.openai_presets))
         raise BadRequest(
@@ -68,14 +67,3 @@ async def voice_named(state: State, name: str, device_id: str | None) -> Preset 
             code="voice_not_found",
             param="voice",
         ) from None
-
-
-async def registered(state: State, name: str, device_id: str | None) -> Voice:
-    """A registered voice by its id, or the newest one of that name. Raises NotFound."""
-    voices, mine = state["voices"], owner(device_id)
-    try:
-        return await voices.get(mine, name)
-    except NotFound:
-        if found := [voice for voice in await voices.list(mine) if voice.name == name]:
-            return found[-1]
-        raise

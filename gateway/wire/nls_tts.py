@@ -16,6 +16,8 @@ from gateway.wire import nls
 
 RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000)
 """Hz."""
+RATE = 22050
+"""Where FunSpeech's clients name none."""
 WRITTEN = {name: name for name in ("pcm", "wav", "mp3", "opus", "aac", "flac")} | {"ogg": "opus"}
 """Formats by their names here, and what they are encoded as: Ogg is a file of Opus."""
 UNWRITTEN = ("speex", "amr", "m4a")
@@ -36,7 +38,7 @@ class Manner:
     """Empty is the default voice."""
     format: str = "pcm"
     """A key of WRITTEN."""
-    sample_rate: int = 22050
+    sample_rate: int = RATE
     """Hz."""
     volume: float = 50
     speech_rate: float = 0
