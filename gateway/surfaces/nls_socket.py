@@ -14,7 +14,9 @@ from typing import Any, Protocol
 
 import structlog
 
-from gateway.errors import BadRequest, CallerError, ClientGone, GatewayError, TooSlow
+from gateway import caller
+from gateway.caller import Right
+from gateway.errors import BadRequest, CallerError, ClientGone, Forbidden, GatewayError, TooSlow, Unauthorized
 from gateway.socket import Socket
 from gateway.state import State
 from gateway.surfaces.nls import new_id, reason_of, status_of
@@ -24,6 +26,14 @@ from gateway.wire import nls as wire
 from gateway.wire.nls import Status
 
 log = structlog.get_logger(__name__)
+_RIGHTS = {
+    wire.TRANSCRIBER: Right.TRANSCRIBE,
+    wire.RECOGNIZER: Right.TRANSCRIBE,
+    wire.FLOWING: Right.SPEAK,
+    wire.SYNTHESIZER: Right.SPEAK,
+    wire.LONG_SYNTHESIZER: Right.SPEAK,
+}
+"""What a key must be for, by namespace."""
 
 
 class Task(Protocol):
@@ -145,7 +155,7 @@ class _Connection:
                 self._mistakes = one_more(self._mistakes)
                 line = self._line
                 namespace, task_id = (line.namespace, line.task_id) if line else (wire.DEFAULT, self._own_id)
-                await self.fail(namespace, task_id, Status.CLIENT_ERROR, str(exc))
+                await self.fail(namespace, task_id, *_wrong(exc))
 
     @property
     def _patience(self) -> float:
@@ -190,6 +200,8 @@ class _Connection:
     def _begin(self, message: wire.Message) -> None:
         if self._task is not None:
             raise BadRequest("Connection already started")
+        caller.current().require(_RIGHTS[message.namespace])
+        caller.current().check_appkey(message.appkey)
         line = Line(self, message.namespace, message.task_id or new_id())
         task = self._kinds[message.namespace](line, message)
         self._line, self._task = line, task
@@ -212,7 +224,14 @@ class _Connection:
         except (ClientGone, TooSlow):
             raise
         except GatewayError as exc:
-            await line.fail(status_of(exc), str(exc))
+            await line.fail(status_of(exc), reason_of(exc))
         except Exception:
             log.exception("task failed", namespace=line.namespace)
             await line.fail(Status.SERVER_ERROR, str(GatewayError()))
+
+
+def _wrong(exc: CallerError | wire.Unusable) -> tuple[Status, str]:
+    """What a client is told of its mistake; FunSpeech has one status for all but its key."""
+    if isinstance(exc, Unauthorized | Forbidden):
+        return status_of(exc), reason_of(exc)
+    return Status.CLIENT_ERROR, str(exc)

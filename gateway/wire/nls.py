@@ -64,6 +64,7 @@ class Message:
     name: str
     task_id: str = ""
     """Empty where it names none."""
+    appkey: str = field(default="", repr=False)
     payload: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -84,6 +85,7 @@ def read(frame: str) -> Message:
         _word(header, "namespace", LONGEST_NAME),
         _word(header, "name", LONGEST_NAME),
         _word(header, "task_id", LONGEST_ID),
+        _word(header, "appkey", LONGEST_ID),
         payload,
     )
 

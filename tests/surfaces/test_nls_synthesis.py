@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from gateway.caller import Right
 from gateway.errors import EngineBroke, EngineBusy
 from gateway.sentences import Sentences
 from gateway.surfaces import nls_synthesis
 from gateway.wire import nls
 from gateway.wire import nls_tts as wire
 from tests.conftest import Gateway, register, running
+from tests.keyring import issue
 from tests.sound import cents, decoded, hertz, samples
 from tests.surfaces.mouth import Mouth, speaks
 from tests.surfaces.nls_client import NlsClient
@@ -415,3 +417,30 @@ async def gateway_free(mouth: Mouth) -> None:
     async with asyncio.timeout(8):
         while mouth.open:
             await asyncio.sleep(0.02)
+
+
+async def test_an_appkey_is_verified_and_a_key_is_for_its_verbs(tmp_path: Path) -> None:
+    """FunSpeech never looked at header.appkey."""
+    async with running(tmp_path, "http://127.0.0.1:9") as gateway:
+        await speaks(gateway, Mouth(character=0.01))
+        _, token = await issue(gateway, Right.SPEAK, appkey="app-1")
+        async with dial(gateway, "/ws/v1", additional_headers={"x-nls-token": token}) as socket:
+            client = NlsClient(socket, nls.SYNTHESIZER)
+            for wrong in ({}, {"appkey": "app-2"}):
+                await client.send("StartSynthesis", {"text": "好。"}, **wrong)
+                assert "appkey" in await client.refused()
+                assert client.events[-1]["header"]["status"] == 40000001
+            await client.send("StartSynthesis", {"text": "好。"}, appkey="app-1")
+            await client.until("SynthesisCompleted")
+        headers = {"x-nls-token": token}
+        for appkey, status in (("app-1", None), ("app-2", 40000001), (None, 40000001)):
+            ask = {"text": "好。", "appkey": appkey}
+            answer = await gateway.client.post("/stream/v1/tts", json=ask, headers=headers)
+            assert answer.status_code == 200
+            assert (answer.json()["status"] if status else answer.headers["content-type"]) == (status or "audio/mpeg")
+        _, deaf = await issue(gateway, Right.TRANSCRIBE)
+        async with dial(gateway, f"/ws/v1?token={deaf}") as socket:
+            client = NlsClient(socket, nls.SYNTHESIZER)
+            await client.send("StartSynthesis", {"text": "好。"})
+            assert "speak" in await client.refused()
+            assert client.events[-1]["header"]["status"] == 40000001

@@ -15,7 +15,7 @@ def frame(payload: Any = None, **header: Any) -> str:
 class TestReading:
     def test_a_message_is_its_header_and_payload(self) -> None:
         found = wire.read(frame({"text": "你好"}, namespace="A", name="B", task_id="c", message_id="d", appkey="e"))
-        assert found == wire.Message("A", "B", "c", {"text": "你好"})
+        assert found == wire.Message("A", "B", "c", "e", {"text": "你好"})
 
     def test_what_is_missing_is_empty(self) -> None:
         assert wire.read('{"header": {"name": "StopSynthesis", "task_id": null}}') == wire.Message("", "StopSynthesis")
