@@ -124,12 +124,12 @@ async def voices(request: Request, device_id: Whose = None) -> Any:
 @router.get("/voices/{voice_id}", response_model=VoiceBody)
 async def voice(request: Request, voice_id: str, device_id: Whose = None) -> Any:
     """A registered voice by its id, or by its name."""
-    return _shown(await openai.registered(request.scope["state"], voice_id, device_id))
+    return _shown(await request.state.voices.named(openai.owner(device_id), voice_id))
 
 
 @router.delete("/voices/{voice_id}", response_model=Deleted)
 async def delete_voice(request: Request, voice_id: str, device_id: Whose = None) -> Any:
-    found = await openai.registered(request.scope["state"], voice_id, device_id)
+    found = await request.state.voices.named(openai.owner(device_id), voice_id)
     await request.state.voices.delete(found.device_id, found.id)
     return wire.deleted(found.id, "audio.voice.deleted")
 
