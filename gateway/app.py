@@ -32,6 +32,7 @@ from gateway.exchange import JSON, Endpoint, Receive, Scope, Send, Shape, hints
 from gateway.fetch import Fetcher
 from gateway.files import Downloads, Files
 from gateway.keys import Keys, pepper
+from gateway.metering import ConverseMeter, SpeakMeter, TranscribeMeter
 from gateway.metrics import Metrics
 from gateway.normalise import Decoder
 from gateway.repeats import Repeats
@@ -277,7 +278,8 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
 async def _state(settings: Settings, stack: AsyncExitStack) -> State:
     scratch = _scratch(settings, stack)
     database = await stack.enter_async_context(open_database(settings))
-    access = Access(Keys(database, await asyncio.to_thread(pepper, settings.data_dir)), settings)
+    keys = Keys(database, await asyncio.to_thread(pepper, settings.data_dir))
+    access = Access(keys, settings)
     await access.refresh()
     files = Files(settings)
     chats = Chats(database)
@@ -290,6 +292,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         slots=settings.speak_slots,
         queue=settings.speak_queue,
         patience=settings.queue_timeout,
+        meter=SpeakMeter(),
     )
     transcribe = Replicas(
         "asr",
@@ -298,13 +301,15 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         slots=settings.transcribe_slots,
         queue=settings.transcribe_queue,
         patience=settings.queue_timeout,
+        meter=TranscribeMeter(),
     )
     converse = Replicas(
         "s2s",
         settings.converse_engine,
-        adapters.conversers(settings, http, transcribe, speak, scratch),
+        adapters.conversers(settings, http, transcribe.unmetered, speak.unmetered, scratch),
         slots=settings.converse_sessions,
         queue=0,
+        meter=ConverseMeter(keys.seal),
     )
     return State(
         settings=settings,

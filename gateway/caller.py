@@ -118,6 +118,11 @@ class Caller:
             self._ended = exc
             self.task.cancel()
 
+    @property
+    def over(self) -> bool:
+        """Whether it is being ended."""
+        return self._ended is not None
+
     def ended(self) -> GatewayError | None:
         """Why its task was cancelled, if it was by `end`; the task then goes on, to say so."""
         if self._ended is not None and self.task is not None:

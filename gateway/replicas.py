@@ -1,6 +1,7 @@
 """The replicas that serve one verb: which of them is ready, which is least busy, and what to say when none is."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -8,9 +9,11 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
+from gateway import caller
 from gateway.admission import Gate
 from gateway.errors import EngineBusy, EngineLoading, EngineUnavailable, EngineUnreachable
-from gateway.verbs import Engine, EngineHealth, State
+from gateway.metering import Meter
+from gateway.verbs import Engine, EngineHealth, State, Verb
 
 J = TypeVar("J")
 E = TypeVar("E")
@@ -40,9 +43,12 @@ class Replicas(Generic[J, E]):
         slots: int,
         queue: int,
         patience: float | None = None,
+        meter: Meter[J, E] | None = None,
     ) -> None:
-        """slots: of each engine; queue, patience: see Gate."""
+        """slots: of each engine; queue, patience: see Gate. meter: of those who have a key; without one nobody's key is
+        asked what it may."""
         self.name, self.adapter = name, adapter
+        self.meter = meter
         self.members = [Replica(engine) for engine in engines]
         self.gate = Gate(name, slots * len(self.members), queue, patience=patience)
         self._slots = slots
@@ -56,7 +62,12 @@ class Replicas(Generic[J, E]):
         Raises EngineBusy, EngineLoading, EngineUnavailable and whatever the adapter raises. A replica that cannot be
         reached, or takes no more, is passed over for the next one: nothing has been answered yet.
         """
-        return _Session(self, job)
+        return _Session(self, job, self.meter)
+
+    @property
+    def unmetered(self) -> Verb[J, E]:
+        """For what is part of another verb's session, and costs nothing of its own."""
+        return _Unmetered(self)
 
     def unreachable(self, replica: Replica[J, E], exc: EngineUnreachable) -> None:
         """Noted at once; the next health check may find otherwise."""
@@ -101,16 +112,25 @@ def _running(replica: Replica[Any, Any]) -> int:
 class _Session(Generic[J, E]):
     """The scope of `Replicas.session`, a class because generators cost too much on this path."""
 
-    def __init__(self, replicas: Replicas[J, E], job: J) -> None:
-        self._replicas, self._job = replicas, job
+    def __init__(self, replicas: Replicas[J, E], job: J, meter: Meter[J, E] | None) -> None:
+        self._replicas, self._job, self._meter = replicas, job, meter
 
     async def __aenter__(self) -> AsyncIterator[E]:
-        self._replicas.ready()  # before queueing for an engine that is not there
-        await self._replicas.gate.acquire()
+        meter, asking = self._meter, caller.current()
+        if meter is not None:
+            asking.require(meter.right)
+            if asking.payer is None:
+                meter = None
+            else:
+                asking.afford()
+                self._job = meter.asked(self._job, asking)
+        events = await self._enter()
+        if meter is None:
+            return events
         try:
-            return await self._open()
+            return meter.begun(self._job, events, asking)
         except BaseException:
-            self._replicas.gate.release()
+            await self.__aexit__(*sys.exc_info())
             raise
 
     async def __aexit__(
@@ -121,6 +141,15 @@ class _Session(Generic[J, E]):
         finally:
             self._replica.running -= 1
             self._replicas.gate.release()
+
+    async def _enter(self) -> AsyncIterator[E]:
+        self._replicas.ready()  # before queueing for an engine that is not there
+        await self._replicas.gate.acquire()
+        try:
+            return await self._open()
+        except BaseException:
+            self._replicas.gate.release()
+            raise
 
     async def _open(self) -> AsyncIterator[E]:
         """Asks one replica after the other. A request that made two engines close without an answer may be the reason
@@ -145,3 +174,14 @@ class _Session(Generic[J, E]):
                 self._inner, self._replica = inner, replica
                 return events
         raise AssertionError("ready() is never empty")
+
+
+class _Unmetered(Generic[J, E]):
+    def __init__(self, replicas: Replicas[J, E]) -> None:
+        self._replicas = replicas
+
+    def session(self, job: J) -> _Session[J, E]:
+        return _Session(self._replicas, job, None)
+
+    def health(self) -> EngineHealth:
+        return self._replicas.health()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
+from gateway import caller
 from gateway.errors import TooSlow
 from gateway.socket import Socket
 
@@ -19,6 +20,8 @@ PACE = 0.05
 """Seconds between two states of a message that grows."""
 MOST_TOKENS = 10_000
 """Chats whose conversations can be taken up again."""
+_Name = tuple[str, str]
+"""A tenant, and the id of a chat."""
 
 
 class Outbox:
@@ -119,8 +122,8 @@ class Rooms:
         self.connections = 0
         """Open WebSockets of this client family."""
         self._keep = keep
-        self._rooms: dict[str, Room] = {}
-        self._tokens: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._rooms: dict[_Name, Room] = {}
+        self._tokens: OrderedDict[_Name, tuple[str, float]] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<{self.connections} connected, {len(self._rooms)} rooms, {len(self._tokens)} to take up again>"
@@ -135,24 +138,31 @@ class Rooms:
 
     @contextmanager
     def enter(self, chat_id: str, outbox: Outbox) -> Iterator[Room]:
-        room = self._rooms.setdefault(chat_id, Room())
+        name = _name(chat_id)
+        room = self._rooms.setdefault(name, Room())
         room.members.append(outbox)
         try:
             yield room
         finally:
             room.members.remove(outbox)
             if not room.members:
-                del self._rooms[chat_id]
+                del self._rooms[name]
 
     def leave_token(self, chat_id: str, token: str) -> None:
         """Resume token of the conversation that was just left."""
-        self._tokens.pop(chat_id, None)
-        self._tokens[chat_id] = (token, monotonic() + self._keep)
+        name = _name(chat_id)
+        self._tokens.pop(name, None)
+        self._tokens[name] = (token, monotonic() + self._keep)
         while len(self._tokens) > MOST_TOKENS:
             self._tokens.popitem(last=False)
 
     def take_token(self, chat_id: str) -> str:
         """That of the last one who left; empty where there is none, or another has taken it. Two that are there at
         once have a conversation each."""
-        token, until = self._tokens.pop(chat_id, ("", 0.0))
+        token, until = self._tokens.pop(_name(chat_id), ("", 0.0))
         return token if monotonic() < until else ""
+
+
+def _name(chat_id: str) -> _Name:
+    """A chat is one only among those of its tenant."""
+    return caller.tenant(), chat_id

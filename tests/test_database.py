@@ -254,6 +254,26 @@ class TestMigrations:
             await chats.add(new_message("c1", Speaker.USER, "words"))
             assert [one.content for one in await chats.messages("c1")] == ["words"]
 
+    async def test_voices_and_chats_of_before_tenants_are_of_none(self, settings: Settings) -> None:
+        settings.data_dir.mkdir()
+        file = settings.data_dir / "voxgate.sqlite3"
+        moment = "2030-01-01 08:30:00.000000"
+        old_version(
+            file,
+            "0002",
+            f"INSERT INTO voices VALUES ('v1', 'd', 'k', 'Ann', '', 'digest', '{moment}', '{moment}')",
+            f"INSERT INTO chats VALUES ('c1', 'ann', 'Call Session 1', '{moment}', NULL)",
+            f"INSERT INTO messages VALUES (7, 'm1', 'c1', 'user', 'words', '{moment}')",
+        )
+        async with open_database(settings) as database:
+            for table in ("voices", "chats", "messages"):
+                assert (await database.execute(text(f"SELECT tenant FROM {table}")))[0][0] == ""
+            chats = Chats(database)
+            await chats.add(new_message("c1", Speaker.ASSISTANT, "more"))
+            assert [one.content for one in await chats.messages("c1")] == ["words", "more"]
+            with pytest.raises(IntegrityError):
+                await chats.add(new_message("c2", Speaker.USER, "words"))
+
     async def test_a_message_needs_its_chat(self, settings: Settings) -> None:
         async with open_database(settings) as database:
             with pytest.raises(IntegrityError):
@@ -262,15 +282,22 @@ class TestMigrations:
 
 def first_version(file: Path) -> None:
     """A database as the first version left it."""
+    moment = datetime.now(UTC).replace(tzinfo=None)
+    old_version(file, "0001", f"INSERT INTO syntheses VALUES ('kept', 'a.wav', '{moment}')")
+
+
+def old_version(file: Path, revision: str, *statements: str) -> None:
+    """A database as an earlier version left it, with something in it."""
 
     def upgrade(connection: Connection) -> None:
         config = Config()
         config.set_main_option("script_location", str(Path(gateway.__file__).parent / "migrations"))
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        command.upgrade(config, revision)
 
     engine = create_engine(URL.create("sqlite", database=str(file)))
     with engine.begin() as connection:
         upgrade(connection)
-        connection.execute(insert(syntheses).values(row("kept")))
+        for statement in statements:
+            connection.execute(text(statement))
     engine.dispose()

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from gateway import cleanup, reference, stream, training, upload
+from gateway import caller, cleanup, reference, stream, training, upload
 from gateway.errors import BadRequest, GatewayError
 from gateway.exchange import Exchange
 from gateway.state import State
@@ -77,7 +77,7 @@ async def _voice(state: State, voice: Voice, ask: TtsBody) -> Reference:
 
 
 def _repeat_key(ask: TtsBody) -> str:
-    parts = (ask.device_id, ask.voice_id, ask.text, ask.mode, ask.prompt_text)
+    parts = (caller.tenant(), ask.device_id, ask.voice_id, ask.text, ask.mode, ask.prompt_text)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
