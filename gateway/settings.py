@@ -51,7 +51,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Aliases = Annotated[tuple[Annotated[str, Field(pattern=r"^[^=]+=[^=]+$")], ...], BeforeValidator(_split)]
 Url = Annotated[
     str,
-    Field(pattern=r"^(https?|grpc)://(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?$"),
+    Field(pattern=r"^(https?|grpc|wss?)://(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?$"),
     AfterValidator(_with_port),
 ]
 Urls = Annotated[tuple[Url, ...], BeforeValidator(_split), Field(min_length=1)]
@@ -131,10 +131,14 @@ class Settings(BaseModel):
     for one, as vLLM-Omni does."""
 
     transcribe_engine: str = "funasr"
-    """Adapter for recognition: funasr (FunASR's servers, or ours: recordings over HTTP, live audio over a WebSocket) or
-    funasr_http (recordings only)."""
+    """Adapter for recognition: funasr (ours: recordings over HTTP, live audio over a WebSocket), funasr_http
+    (recordings only) or funasr_ws (FunASR's own WebSocket servers, which have no HTTP)."""
     transcribe_urls: Urls = ("http://127.0.0.1:8003",)
-    """Replicas of the recognition engine, comma-separated."""
+    """Replicas of the recognition engine, comma-separated; ws://host:port or wss://host:port for the adapter
+    funasr_ws."""
+    transcribe_certificate: Path | None = None
+    """File (PEM) of the certificate that recognition engines at wss:// show, where it is their own, as FunASR's is: it
+    is then the only one accepted, whatever its name and its dates. Unset: one that this system trusts."""
     transcribe_slots: Count = 4
     """Recognitions at a time on each replica."""
     transcribe_queue: int = Field(default=32, ge=0)

@@ -11,7 +11,7 @@ from gateway.adapters.connections import Client
 from gateway.adapters.cosyvoice import CosyVoice
 from gateway.adapters.cosyvoice_grpc import CosyVoiceGrpc
 from gateway.adapters.fun_audio_chat import FunAudioChat
-from gateway.adapters.funasr import FunAsr
+from gateway.adapters.funasr import FunAsr, FunAsrWs
 from gateway.adapters.funasr_http import FunAsrHttp
 from gateway.adapters.responder import Responder
 from gateway.events import Audio, Transcript
@@ -30,11 +30,15 @@ SPEAKERS: dict[str, Callable[[str, Client, Settings], Speaker]] = {
 TRANSCRIBERS: dict[str, Callable[[str, Client, Settings], Transcriber]] = {
     "funasr": _funasr,
     "funasr_http": FunAsrHttp,
+    "funasr_ws": lambda url, http, settings: FunAsrWs(url, settings),
 }
 CONVERSERS = ("cascade", "fun_audio_chat")
 
 _HTTP = ("http(s)://host[:port][/path]", re.compile(r"https?://.+"))
-_ADDRESSES = {"cosyvoice_grpc": ("grpc://host:port", re.compile(r"grpc://.+:[0-9]+/?"))}
+_ADDRESSES = {
+    "cosyvoice_grpc": ("grpc://host:port", re.compile(r"grpc://.+:[0-9]+/?")),
+    "funasr_ws": ("ws(s)://host[:port][/path]", re.compile(r"wss?://.+")),
+}
 """What the address of an engine looks like, to people and to us; _HTTP for those that are not here."""
 
 

@@ -136,7 +136,8 @@ class Fault:
 # What a client says
 
 
-def config(asked: Config) -> str:
+def config(asked: Config, *, plain_hotwords: bool = False) -> str:
+    """plain_hotwords: words with blanks between them, as upstream's Python server takes them."""
     first = {
         "mode": asked.mode,
         "wav_name": asked.name,
@@ -150,7 +151,8 @@ def config(asked: Config) -> str:
         "itn": asked.itn,
     }
     if asked.hotwords:  # as upstream's own client writes them
-        first["hotwords"] = json.dumps(dict.fromkeys(asked.hotwords, _WEIGHT), ensure_ascii=False)
+        weighted = json.dumps(dict.fromkeys(asked.hotwords, _WEIGHT), ensure_ascii=False)
+        first["hotwords"] = " ".join(asked.hotwords) if plain_hotwords else weighted
     if asked.language:
         first |= {"svs_lang": asked.language, "svs_itn": asked.itn}
     return json.dumps(first, ensure_ascii=False)
@@ -161,8 +163,10 @@ def packet_bytes(asked: Config) -> int:
     return 2 * asked.rate * 60 * asked.chunk[1] // 10 // 1000
 
 
-def end(*, ack: bool = True) -> str:
-    return json.dumps({"is_speaking": False, "is_end": True} if ack else {"is_speaking": False})
+def end(*, ack: bool = True, name: str = "") -> str:
+    """name: of the answers that follow, from upstream's servers; ours keeps to the config's."""
+    said: dict[str, Any] = {"is_speaking": False}
+    return json.dumps(said | ({"is_end": True} if ack else {}) | ({"wav_name": name} if name else {}))
 
 
 def read_client(frame: str, before: Config) -> Config | End:
@@ -230,13 +234,19 @@ def read_engine(frame: str) -> Result | Ended | Fault:
         return Ended(answers.text(found, "mode", 20), answers.text(found, "wav_name", LONGEST_NAME), failed)
     if error:
         return Fault(error)
+    text = answers.text(found, "text")
+    if (
+        "mode" not in found and not text and found.get("is_final") is True
+    ):  # so ends the C++ server a stream with nothing left to say
+        found["mode"] = Kind.ONLINE
     return Result(
         Kind(answers.text(found, "mode", 20)),
-        answers.text(found, "text"),
+        text,
         answers.text(found, "wav_name", LONGEST_NAME),
         found.get("is_final") is True,
         _milliseconds(found.get("start_time")),
         _milliseconds(found.get("end_time")),
+        stamps.read(found.get("timestamp"), text),
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from gateway.adapters import funasr
+from gateway.adapters import funasr_stream
 from gateway.adapters.connections import Client
 from gateway.adapters.funasr import FunAsr
 from gateway.adapters.funasr_http import FunAsrHttp
@@ -314,18 +314,18 @@ class TestUpstream:
         assert found == [Transcript("好。", "")]
 
     async def test_so_does_silence_where_there_is_neither(self, http: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(funasr, "_SILENCE", 0.2)
+        monkeypatch.setattr(funasr_stream, "_SILENCE", 0.2)
         frames = [said("2pass-offline", "好。", is_final=True), said("2pass-offline", "吗？", is_final=True)]
         found = await self.answered(http, *frames, close=False)
         assert [one.text for one in found] == ["好。", "吗？"]
 
     async def test_one_that_never_says_anything_ends_too(self, http: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(funasr, "_FIRST_SILENCE", 0.2)
+        monkeypatch.setattr(funasr_stream, "_FIRST_SILENCE", 0.2)
         assert await self.answered(http, close=False) == []
 
     async def test_a_speaker_may_be_silent_for_longer(self, http: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(funasr, "_FIRST_SILENCE", 0.05)
-        monkeypatch.setattr(funasr, "_SILENCE", 0.05)
+        monkeypatch.setattr(funasr_stream, "_FIRST_SILENCE", 0.05)
+        monkeypatch.setattr(funasr_stream, "_SILENCE", 0.05)
 
         async def spoken() -> AsyncIterator[Audio]:
             yield Audio(bytes(1920), 16000)

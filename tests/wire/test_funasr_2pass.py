@@ -154,7 +154,17 @@ class TestConfig:
             assert str(exc)
 
 
+def test_hotwords_are_plain_words_for_upstreams_python_server() -> None:
+    assert (
+        json.loads(config(Config(hotwords=("阿里巴巴", "Voxgate")), plain_hotwords=True))["hotwords"]
+        == "阿里巴巴 Voxgate"
+    )
+
+
 class TestEnd:
+    def test_it_may_name_what_follows(self) -> None:
+        assert json.loads(end(ack=False, name="last")) == {"is_speaking": False, "wav_name": "last"}
+
     def test_it_asks_for_an_ack_or_not(self) -> None:
         assert read_client(end(), Config()) == End(ack=True)
         assert read_client(end(ack=False), Config()) == End(ack=False)
@@ -199,7 +209,12 @@ class TestAnswers:
     def test_what_upstream_adds_is_left_aside(self) -> None:
         frame = """{"mode": "2pass-offline", "text": "你好。", "wav_name": "w", "is_final": true, "spk_name": "a",
             "timestamp": "[[100,200],[200,500]]", "stamp_sents": [{"text_seg": "你 好", "punc": "。", "start": 100}]}"""
-        assert read_engine(frame) == Result(Kind.SECOND_PASS, "你好。", "w", True)
+        words = (("你", 100, 200), ("好", 200, 500))
+        assert read_engine(frame) == Result(Kind.SECOND_PASS, "你好。", "w", True, words=words)
+
+    def test_the_last_answer_of_the_c_plus_plus_server_may_have_no_mode(self) -> None:
+        frame = '{"text": "", "wav_name": "w", "is_final": true, "timestamp": 1712345678901}'
+        assert read_engine(frame) == Result(Kind.ONLINE, "", "w", True)
 
     @pytest.mark.parametrize("frame", ["", "null", "[]", "{}", '{"text": "x"}', '{"mode": "third"}', "{" * 100_000])
     def test_junk_is_no_answer(self, frame: str) -> None:
