@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway import apidoc_nls, apidoc_openai
+from gateway import apidoc_nls, apidoc_nls_async, apidoc_openai
 from gateway.apidoc_parts import (
     BYTES,
     MEANINGS,
@@ -17,6 +17,7 @@ from gateway.apidoc_parts import (
     json_body,
     says,
 )
+from gateway.files import TYPES
 from gateway.surfaces import desktop, funaudio, openai, voicechat, voices
 
 _FILE = {"name": "name", "in": "path", "required": True, "schema": TEXT}
@@ -55,6 +56,7 @@ def _merged(document: Document) -> Document:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= {
         apidoc_nls.SCHEMA: apidoc_nls.RESULT,
+        apidoc_nls_async.SCHEMA: apidoc_nls_async.ERROR,
         "Error": _ERROR,
         "ApiError": _API_ERROR,
         "Detail": _DETAIL,
@@ -101,6 +103,7 @@ def _paths() -> Document:
         "/api/synthesize": {"post": _synthesize()},
         **apidoc_openai.paths(),
         **apidoc_nls.paths(),
+        **apidoc_nls_async.paths(),
     }
 
 
@@ -134,7 +137,8 @@ def _tts() -> Document:
 
 def _download() -> Document:
     asked = [header("Range", "bytes=first-last"), header("If-Range", "An earlier ETag or Last-Modified.")]
-    wav = {"description": "WAV, mono s16le", "content": {"audio/wav": {"schema": BYTES}}}
+    content = {kind.decode(): {"schema": BYTES} for kind in sorted(set(TYPES.values()))}
+    sound = {"description": "The audio", "content": content}
     whole = says("Accept-Ranges", "Content-Length", "ETag", "Last-Modified")
     part = whole | says("Content-Range")
     return {
@@ -142,8 +146,8 @@ def _download() -> Document:
         "summary": "Download synthesised audio.",
         "parameters": [_FILE, *asked],
         "responses": {
-            "200": {**wav, "headers": whole},
-            "206": {**wav, "description": "The part that was asked for", "headers": part},
+            "200": {**sound, "headers": whole},
+            "206": {**sound, "description": "The part that was asked for", "headers": part},
             "416": {"description": MEANINGS[416], "headers": says("Content-Range")},
             **errors(404),
         },

@@ -31,6 +31,7 @@ from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound,
 from gateway.exchange import JSON, Endpoint, Receive, Scope, Send, Shape, hints
 from gateway.fetch import Fetcher
 from gateway.files import Downloads, Files
+from gateway.jobs import Jobs, owner_of
 from gateway.keys import Keys, pepper
 from gateway.metering import ConverseMeter, SpeakMeter, TranscribeMeter
 from gateway.metrics import Metrics
@@ -49,6 +50,7 @@ from gateway.surfaces import (
     funaudio,
     funaudio_chat,
     nls_asr,
+    nls_async,
     nls_listening,
     nls_socket,
     nls_synthesis,
@@ -67,8 +69,10 @@ from gateway.surfaces import (
 from gateway.surfaces import nls as nls_surface
 from gateway.tasks import KeyedLocks, SharedWork, forever, task_group
 from gateway.voices import Voices
+from gateway.webhooks import Webhooks
 from gateway.wire import fun_audio_chat, nls
 from gateway.wire import funasr_2pass as funasr
+from gateway.wire import nls_async as nls_async_wire
 
 log = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 600.0
@@ -115,6 +119,8 @@ class Door:
             ("POST", "/v1/audio/voice_consents"): Endpoint(openai_voices.create_consent, openai.shape, Right.SPEAK),
             ("POST", nls_asr.PATH): Endpoint(nls_asr.asr, nls_surface.shape, Right.TRANSCRIBE, refused=200),
             ("POST", nls_tts.PATH): Endpoint(nls_tts.tts, nls_surface.shape, Right.SPEAK, refused=200),
+            ("POST", nls_async_wire.PATH): Endpoint(nls_async.submit, nls_async.shape, None, public=True),
+            ("GET", nls_async_wire.PATH): Endpoint(nls_async.query, nls_async.shape, None, public=True),
         }
         self._download = Endpoint(downloads.download, desktop.shape, None, public="files" in public)
         chat = SocketEndpoint(funaudio_chat.chat, Right.CONVERSE, funaudio_chat.farewell)
@@ -258,6 +264,9 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
             app.state.refused = exc  # serve.py says it in one line
             raise
         state["access"].announce()
+        for kind in (nls_async.kind(state), Webhooks(state["fetcher"], settings).kind()):
+            state["jobs"].register(kind)
+        await stack.enter_async_context(state["jobs"].at_work())
         tasks = await stack.enter_async_context(task_group())
         watch = [
             *(
@@ -328,6 +337,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         downloads=Downloads(files, settings),
         repeats=Repeats(database),
         nls_streams=Gate("nls", settings.nls_streams, 0),
+        jobs=Jobs(database, stack.enter_context(owner_of(settings.data_dir)), keep=settings.jobs_keep),
         fetcher=await stack.enter_async_context(Fetcher(settings)),
         syntheses=SharedWork(),
         references=KeyedLocks(),
@@ -350,6 +360,7 @@ def _sweeps(state: State) -> list[Callable[[], Awaitable[object]]]:
         state["downloads"].sweep,
         state["voices"].sweep,
         state["consents"].sweep,
+        state["jobs"].sweep,
         partial(state["repeats"].sweep, state["settings"].repeat_window),
     ]
 

@@ -30,7 +30,19 @@ UNFINISHED_AGE = 600.0
 SWEEP_DELAY = 60.0
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
-_PUBLIC = re.compile(r"[A-Za-z0-9_-]{32}\.wav")
+_PUBLIC = re.compile(r"([A-Za-z0-9_-]{32}|[A-Za-z0-9_-]{40})\.([a-z0-9]{3,4})")
+"""The longer ones are those of `reserve`."""
+_KEPT_LONGER = 24 * 3600.0
+"""Seconds: of a reserved file, beyond the time of the job that it belongs to, which deletes it with itself."""
+TYPES = {
+    "wav": b"audio/wav",
+    "mp3": b"audio/mpeg",
+    "opus": b"audio/ogg",
+    "aac": b"audio/aac",
+    "flac": b"audio/flac",
+    "pcm": b"audio/pcm",
+}
+"""What may be downloaded, by the end of its name."""
 _UNFINISHED = re.compile(r".+#\d+")
 
 
@@ -100,11 +112,15 @@ class Files:
 
 
 class Downloads:
-    """Public files that expire. The name is the only key to one, so it cannot be guessed; its age is the store's."""
+    """Public files that expire. The name is the only key to one, so it cannot be guessed; its age is the store's.
+
+    There are two sorts: a published one lives for `file_ttl`, a reserved one as long as the job that made it.
+    """
 
     def __init__(self, files: Files, settings: Settings) -> None:
         self._files = files
-        self._ttl = settings.file_ttl
+        self._ttl = {"files": settings.file_ttl, "kept": settings.jobs_keep + _KEPT_LONGER}
+        """By folder."""
 
     async def publish(self, path: Path) -> str:
         """Stores a WAV file and gives the name to download it by."""
@@ -112,11 +128,25 @@ class Downloads:
         await self._files.put(_public(name), path)
         return name
 
+    @staticmethod
+    def reserve(kind: str) -> str:
+        """The name of a file that somebody will make, perhaps more than once; kind: a key of TYPES."""
+        assert kind in TYPES
+        return f"{secrets.token_urlsafe(30)}.{kind}"
+
+    async def fill(self, name: str, path: Path) -> None:
+        """Stores the file of a reserved name; what was there is replaced."""
+        await self._files.put(_public(name), path)
+
+    async def discard(self, name: str) -> None:
+        await self._files.delete(_public(name))
+
     async def open(self, name: str) -> Stored:
         """name: as the client sent it. NotFound when there is no such file, or when it has expired."""
         with suppress(NotFound):
-            stored = await self._files.info(_public(name))
-            if stored.age < self._ttl:
+            path = _public(name)
+            stored = await self._files.info(path)
+            if stored.age < self._ttl[path.partition("/")[0]]:
                 return stored
         raise NotFound("no such file, or it has expired", code="file_not_found")
 
@@ -133,7 +163,12 @@ class Downloads:
 
     async def sweep(self) -> int:
         """Deletes the expired files; how many. A little late, so that what was just opened can still be read."""
-        expired = [stored for stored in await self._files.entries("files") if stored.age >= self._ttl + SWEEP_DELAY]
+        expired = [
+            stored
+            for folder, ttl in self._ttl.items()
+            for stored in await self._files.entries(folder)
+            if stored.age >= ttl + SWEEP_DELAY
+        ]
         for stored in expired:
             await self._files.delete(stored.name)
         await self._files.discard_unfinished()
@@ -150,9 +185,10 @@ def _checked(name: str) -> str:
 
 
 def _public(name: str) -> str:
-    if not _PUBLIC.fullmatch(name):
+    found = _PUBLIC.fullmatch(name)
+    if not found or found[2] not in TYPES:
         raise NotFound("no file has such a name", code="file_not_found")
-    return f"files/{name}"
+    return f"{'files' if len(found[1]) == 32 else 'kept'}/{name}"
 
 
 def _range(start: int, end: int | None) -> "GetOptions | None":

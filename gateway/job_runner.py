@@ -67,7 +67,7 @@ class _Running:
     tasks: "dict[str, asyncio.Task[None]]" = field(default_factory=dict)
     tenants: Counter[str] = field(default_factory=Counter)
     pauses: Counter[str] = field(default_factory=Counter)
-    """How often, by id, a job was put back since this process began."""
+    """How often, by id, a job has waited for its engine since this process began."""
     turns: dict[str, int] = field(default_factory=dict)
     """When each tenant had its last turn."""
 
@@ -229,8 +229,10 @@ class Runner:
             kind.pauses.pop(job.id, None)
             await self._fail(job, exc, owner=self._owner)
             return
-        kind.pauses[job.id] += 1
-        due = _now() + timedelta(seconds=_pause(kind.kind, kind.pauses[job.id]))
+        if not counts:
+            kind.pauses[job.id] += 1
+        tries = job.attempts if counts else kind.pauses[job.id]
+        due = _now() + timedelta(seconds=_pause(kind.kind, tries))
         log.info("job put back", kind=job.kind, job=job.id, code=exc.code)
         await self._rows.put_back(job, self._owner, due, counts=counts)
 

@@ -276,6 +276,32 @@ class Settings(BaseModel):
     repeat_window: Seconds = 600.0
     """A synthesis asked again within this time is answered with the file already made."""
 
+    public_url: Annotated[str, AfterValidator(_with_port)] = Field(
+        default="", pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$"
+    )
+    """Where clients reach the gateway, such as https://speech.example; absolute addresses of files begin with it.
+    Empty: with the Host that each request was sent to."""
+    forwarded: bool = False
+    """Whether X-Forwarded-Host and X-Forwarded-Proto are believed; only behind a proxy that sets both."""
+
+    jobs_slots: Count = 2
+    """Asynchronous syntheses at a time."""
+    jobs_queue: Count = 10_000
+    """Asynchronous syntheses that may wait; the next one is refused with 503."""
+    jobs_attempts: Count = 8
+    """How often a job is begun whose gateway or engine dies in it, before it has failed."""
+    jobs_patience: Seconds = 24 * 3600.0
+    """How long after it was submitted a job is still tried again while its engine is down or busy."""
+    jobs_keep: Seconds = 7 * 24 * 3600.0
+    """How long a job that has ended is remembered, and its audio kept."""
+    webhook_secret: str = Field(default="", repr=False, pattern=r"^[!-~]*$")
+    """What calls of webhooks are signed with, at best 24 random bytes or more in Base64 after whsec_; empty, they are
+    not signed."""
+    webhook_timeout: Seconds = 15.0
+    """Longest time of one call of a webhook."""
+    webhook_attempts: Count = 12
+    """Calls of a webhook that does not answer with 2xx; 12 take about two hours and a half."""
+
     fetch_allow: Places = ()
     """Where URLs that clients name may lead besides public addresses, comma-separated: host names, addresses and
     networks (storage.internal, 10.1.2.3, 10.9.0.0/16), on any port."""

@@ -12,6 +12,7 @@ from gateway.events import Audio, Conversed, Transcript
 from gateway.fetch import Fetcher
 from gateway.files import Downloads
 from gateway.health import Verbs
+from gateway.jobs import Jobs
 from gateway.metrics import Metrics
 from gateway.normalise import Decoder
 from gateway.repeats import Repeats
@@ -40,6 +41,7 @@ class State(TypedDict):
     consents: Consents
     downloads: Downloads
     repeats: Repeats
+    jobs: Jobs
     fetcher: Fetcher
     nls_streams: Gate
     """Who may be recognised over NLS sockets."""

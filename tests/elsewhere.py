@@ -35,7 +35,7 @@ class Elsewhere:
     port: int
     answers: dict[str, list[bytes | float]] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    """(request line, headers, body) of everything that was asked."""
+    """(request line, headers by small names, body) of everything that was asked."""
     names: list[str] = field(default_factory=list)
     """What it was called in the TLS handshakes."""
     connections: int = 0
@@ -55,7 +55,8 @@ class Elsewhere:
         self.connections += 1
         try:
             line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = dict(one.lower().split(": ", 1) for one in lines if one)
+            pairs = (one.split(": ", 1) for one in lines if one)
+            headers = {name.lower(): value for name, value in pairs}
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             self.asked.append((line, headers, body))
             for part in self.answers.get(line.split()[1], [b"HTTP/1.1 404 x\r\ncontent-length: 0\r\n\r\n"]):

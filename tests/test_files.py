@@ -293,3 +293,25 @@ class TestDownloads:
 
     async def test_sweeping_an_empty_store_is_no_error(self, downloads: Downloads) -> None:
         assert await downloads.sweep() == 0
+
+    async def test_a_reserved_name_is_filled_as_often_as_need_be(self, downloads: Downloads, tmp_path: Path) -> None:
+        name = downloads.reserve("mp3")
+        assert name.endswith(".mp3") and len(name) == 40 + len(".mp3")
+        assert not await downloads.exists(name)
+        for content in (b"one", b"another"):
+            (tmp_path / "made").write_bytes(content)
+            await downloads.fill(name, tmp_path / "made")
+        assert b"".join([chunk async for chunk in downloads.stream(name)]) == b"another"
+        for _ in range(2):
+            await downloads.discard(name)
+        assert not await downloads.exists(name)
+
+    async def test_a_reserved_file_lives_as_long_as_its_job(
+        self, downloads: Downloads, settings: Settings, folder: Path, speech: Path
+    ) -> None:
+        name = downloads.reserve("wav")
+        await downloads.fill(name, speech)
+        age(folder / "kept" / name, settings.jobs_keep)
+        assert await downloads.exists(name) and await downloads.sweep() == 0
+        age(folder / "kept" / name, settings.jobs_keep + 86_401 + SWEEP_DELAY)
+        assert not await downloads.exists(name) and await downloads.sweep() == 1

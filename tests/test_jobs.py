@@ -406,7 +406,7 @@ async def test_processes_killed_at_any_point_lose_nothing_and_end_nothing_twice(
                 process.stdin.flush()
                 assert await asyncio.to_thread(process.stdout.readline) == "killed\n"
                 work, told, poison = [await jobs.newest(kind) for kind in ("work", "tell", "poison")]
-                if len(told) == len(names) and all(job.state.ended for job in (*work, *told, *poison)):
+                if poison and len(told) == len(names) and all(job.state.ended for job in (*work, *told, *poison)):
                     break
             process.stdin.close()
     assert sorted(job.payload["name"] for job in work) == sorted(names)

@@ -4,7 +4,7 @@ import re
 from email.utils import format_datetime
 
 from gateway.exchange import Exchange
-from gateway.files import Stored
+from gateway.files import TYPES, Stored
 from gateway.state import State
 from gateway.stream import Reader
 
@@ -16,19 +16,20 @@ async def download(http: Exchange) -> None:
     state: State = http.state
     name = http.scope["path"].removeprefix(PREFIX)
     stored = await state["downloads"].open(name)
+    kind = TYPES[name.rpartition(".")[2]]
     headers = [(b"accept-ranges", b"bytes"), (b"etag", _etag(stored)), (b"last-modified", _modified(stored))]
     ranged = http.scope["method"] == "GET" and _unchanged(http, stored)  # RFC 9110: a range means nothing to HEAD
     part = byte_range(http.header(b"range").decode("latin-1"), stored.size) if ranged else None
     status, start, end = (206, *part) if part else (200, 0, stored.size)
     if part:
         if start >= end:
-            await http.answer(416, b"", b"audio/wav", [*headers, (b"content-range", b"bytes */%d" % stored.size)])
+            await http.answer(416, b"", kind, [*headers, (b"content-range", b"bytes */%d" % stored.size)])
             return
         headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, stored.size)))
     headers.append((b"content-length", b"%d" % (end - start)))
     idle = state["settings"].client_idle_timeout
     async with http.until_gone(), Reader(http, idle) as reader:
-        await reader.start(status, b"audio/wav", headers)
+        await reader.start(status, kind, headers)
         if http.scope["method"] != "HEAD":
             async for chunk in state["downloads"].stream(name, start, end):
                 await reader.write(chunk)
