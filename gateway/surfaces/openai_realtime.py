@@ -8,6 +8,7 @@ before anything else was said.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from gateway import caller
 from gateway.caller import Right
@@ -16,11 +17,12 @@ from gateway.socket import Socket
 from gateway.state import State
 from gateway.surfaces.openai_realtime_conversation import Conversation
 from gateway.surfaces.openai_realtime_line import Line, new_id
+from gateway.surfaces.openai_realtime_transcription import Transcribing
 from gateway.tasks import task_group
 from gateway.wire import openai_realtime as wire
 from gateway.wire.openai_realtime_beta import Dialect
-from gateway.wire.openai_realtime_fields import Fields, Wrong
-from gateway.wire.openai_realtime_session import LONGEST_NAME, Kind, Session, shown, updated
+from gateway.wire.openai_realtime_fields import Wrong
+from gateway.wire.openai_realtime_session import LONGEST_NAME, Kind, Session, Transcription, shown, updated
 
 PATH = wire.PATH
 MODEL = "gpt-realtime"
@@ -33,7 +35,7 @@ _LARGE = 64 * 1024
 
 async def realtime(socket: Socket) -> None:
     """Until the client leaves."""
-    caller.current().require(Right.CONVERSE)
+    caller.current().require(_right(Kind.TRANSCRIPTION if _asks_for_transcription(socket) else Kind.REALTIME))
     offered: list[str] = socket.scope.get("subprotocols", [])
     await socket.accept(wire.SUBPROTOCOL if wire.SUBPROTOCOL in offered else None)
     await _Connection(socket, _dialect(socket)).run()
@@ -64,9 +66,15 @@ class _Connection:
         """Raises ClientGone, TooSlow, BadRequest."""
         model = self._socket.query("model")[:LONGEST_NAME] or MODEL
         session = Session(model=model, voice=self._state["settings"].default_voice)
-        async with self._at_work(), Conversation(self._state, self._line, session).at_work() as conversation:
-            self._tell("created", session)
-            await self._serve(conversation)
+        if _asks_for_transcription(self._socket):
+            session = replace(session, kind=Kind.TRANSCRIPTION, transcription=Transcription())
+        async with self._at_work():
+            what = "created"
+            while True:
+                kind = Conversation if session.kind is Kind.REALTIME else Transcribing
+                async with kind(self._state, self._line, session).at_work() as work:
+                    self._tell(what, session)
+                    session, what = await self._serve(work), "updated"
 
     # Private
 
@@ -77,7 +85,8 @@ class _Connection:
             yield
             sending.cancel()
 
-    async def _serve(self, conversation: Conversation) -> None:
+    async def _serve(self, work: Conversation | Transcribing) -> Session:
+        """Until it is to be a session of another kind."""
         while True:
             await self._line.room()
             message = await self._read(await self._socket.receive())
@@ -85,9 +94,13 @@ class _Connection:
                 if isinstance(message.said, Wrong):
                     raise message.said
                 if isinstance(message.said, wire.Update):
-                    await self._update(conversation, message.said.session)
+                    session = self._changed(work, message.said)
+                    if session.kind is not work.session.kind:
+                        return session
+                    await work.update(session)
+                    self._tell("updated", session)
                 else:
-                    await conversation.take(message.said)
+                    await work.take(message.said)
             except ClientGone:
                 raise
             except (Wrong, GatewayError) as exc:
@@ -105,15 +118,30 @@ class _Connection:
             return wire.read(data, self._line.dialect)
         return await asyncio.to_thread(wire.read, data, self._line.dialect)
 
-    async def _update(self, conversation: Conversation, found: Fields) -> None:
-        session = updated(conversation.session, found, self._line.dialect)
-        await conversation.update(session)
-        self._tell("updated", session)
+    def _changed(self, work: Conversation | Transcribing, asked: wire.Update) -> Session:
+        """Raises Wrong, Forbidden."""
+        session = work.session
+        if asked.transcription:
+            session = replace(session, kind=Kind.TRANSCRIPTION)
+        session = updated(session, asked.session, self._line.dialect)
+        if session.kind is not work.session.kind:
+            if not work.fresh:
+                raise Wrong("The type of a session cannot be changed any more.", "invalid_value", "session.type")
+            caller.current().require(_right(session.kind))
+        return session
 
     def _tell(self, what: str, session: Session) -> None:
         beta = self._line.dialect is Dialect.BETA and session.kind is Kind.TRANSCRIPTION
         kind = f"{'transcription_' * beta}session.{what}"
         self._line.emit(kind, session=shown(session, self._id, self._line.dialect))
+
+
+def _asks_for_transcription(socket: Socket) -> bool:
+    return socket.query("intent") == Kind.TRANSCRIPTION
+
+
+def _right(kind: Kind) -> Right:
+    return Right.CONVERSE if kind is Kind.REALTIME else Right.TRANSCRIBE
 
 
 def _state(socket: Socket) -> State:

@@ -9,11 +9,11 @@ from gateway.events import Audio, Transcript
 from gateway.surfaces.openai_realtime_engines import Engine
 from gateway.surfaces.openai_realtime_items import Items
 from gateway.surfaces.openai_realtime_line import Line, new_id
+from gateway.surfaces.openai_realtime_words import commit_item, tell_delta, tell_failure, tell_words
 from gateway.wire import g711
-from gateway.wire import openai_realtime as wire
 from gateway.wire.openai_realtime_beta import PCM, PCMU
 from gateway.wire.openai_realtime_fields import Wrong
-from gateway.wire.openai_realtime_items import Content, Item, Part
+from gateway.wire.openai_realtime_items import Item
 from gateway.wire.openai_realtime_session import Format
 
 _HELD_SECONDS = 5.0
@@ -115,24 +115,13 @@ class Input:
     def tell(self, item: Item, index: int) -> None:
         """The words of an item's content are known."""
         if self.transcribes:
-            self._line.emit(
-                "conversation.item.input_audio_transcription.completed",
-                item_id=item.id,
-                content_index=index,
-                transcript=item.content[index].text,
-                usage={"type": "duration", "seconds": round(item.seconds, 3)},
-            )
+            tell_words(self._line, item, index)
 
     def tell_failure(self, item: Item, index: int, error: GatewayError) -> None:
         """They will never be."""
         item.content[index].text = ""
         if self.transcribes:
-            self._line.emit(
-                "conversation.item.input_audio_transcription.failed",
-                item_id=item.id,
-                content_index=index,
-                error=wire.failure(error.status, error.code, str(error)),
-            )
+            tell_failure(self._line, item, index, error)
 
     def failed(self, turn: int, error: GatewayError) -> bool:
         """Whether it was one of these turns that did: then its words are known to be none."""
@@ -166,11 +155,7 @@ class Input:
 
     def _commit(self, turn: int | None, seconds: float) -> Item:
         saying = self._saying
-        item = Item(saying.id, content=[Content(Part.INPUT_AUDIO)], seconds=seconds)
-        before = self._items.add(item)
-        self._line.emit("input_audio_buffer.committed", previous_item_id=before, item_id=item.id)
-        for kind in ("conversation.item.added", "conversation.item.done"):
-            self._line.emit(kind, previous_item_id=before, item=item.shown(self._line.dialect))
+        item = commit_item(self._line, self._items, saying.id, seconds)
         if turn is not None:
             self._turns[turn] = (item, saying.words)
         self._begin_anew()
@@ -181,9 +166,8 @@ class Input:
         self._patience, self._told = _HELD_SECONDS, False
 
     def _delta(self, item: str, text: str) -> None:
-        if text and self.transcribes:
-            kind = "conversation.item.input_audio_transcription.delta"
-            self._line.emit(kind, item_id=item, content_index=0, delta=text)
+        if self.transcribes:
+            tell_delta(self._line, item, text)
 
 
 def unpacked(data: bytes, form: Format) -> bytes:

@@ -18,6 +18,7 @@ from gateway.wire.openai_realtime_items import LONGEST_ID
 PATH = "/v1/realtime"
 SUBPROTOCOL, KEY_PROTOCOL, BETA_PROTOCOL = "realtime", "openai-insecure-api-key.", "openai-beta.realtime-v1"
 BETA_HEADER, BETA_VALUE = b"openai-beta", b"realtime=v1"
+TRANSCRIPTION_UPDATE = "transcription_session.update"
 LONGEST_EVENT_ID = 512
 _LONGEST_HOUR = 24 * 3_600_000
 """Milliseconds."""
@@ -32,6 +33,8 @@ LONGEST_INPUT = 200
 @dataclass(frozen=True, slots=True)
 class Update:
     session: Fields
+    transcription: bool = False
+    """Whether it is the beta's event for transcription sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,7 @@ def _update(found: Fields, _: Dialect) -> Update:
     session = found.child("session")
     if session is None:
         raise found.missing("session")
-    return Update(session)
+    return Update(session, found.raw("type") == TRANSCRIPTION_UPDATE)
 
 
 def _create(found: Fields, _: Dialect) -> Create:
@@ -231,7 +234,7 @@ def _create_response(found: Fields, dialect: Dialect) -> CreateResponse:
 
 _READERS: dict[str, Callable[[Fields, Dialect], Said]] = {
     "session.update": _update,
-    "transcription_session.update": _update,
+    TRANSCRIPTION_UPDATE: _update,
     "input_audio_buffer.append": lambda found, _: Append(found.audio("audio")),
     "input_audio_buffer.commit": lambda *_: Commit(),
     "input_audio_buffer.clear": lambda *_: Clear(),

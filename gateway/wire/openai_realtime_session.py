@@ -165,6 +165,8 @@ def chat_tool_choice(session: Session) -> str:
 
 def _updated(session: Session, found: Fields) -> Session:
     changes: Json = {}
+    if kind := found.choice("type", tuple(Kind)):
+        changes["kind"] = Kind(kind)
     if found.has("instructions"):
         changes["instructions"] = found.text("instructions", LONGEST_TEXT)
     if found.has("model"):
@@ -185,7 +187,10 @@ def _updated(session: Session, found: Fields) -> Session:
     changes["echoed"] = {name: value for name, value in echoed.items() if value is not None}
     session = replace(session, **changes)
     audio = found.child("audio") or Fields({}, found.name("audio"))
-    return _with_output(_with_input(session, audio.child("input")), audio.child("output"))
+    session = _with_output(_with_input(session, audio.child("input")), audio.child("output"))
+    if session.kind is Kind.TRANSCRIPTION and session.transcription is None:
+        session = replace(session, transcription=Transcription())
+    return session
 
 
 def _with_input(session: Session, found: Fields | None) -> Session:
