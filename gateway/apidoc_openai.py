@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel
 
+from gateway import apidoc_transcription
 from gateway.apidoc_parts import BYTES, TEXT, Document, an_object, error, errors, form, json_answer, json_body, says
 from gateway.encoding import FORMATS
 from gateway.surfaces import openai_speech, openai_voices
@@ -30,6 +31,7 @@ def paths() -> Document:
         "/v1/audio/speech": {"post": _speech()},
         "/v1/audio/voices": {"post": _voice()},
         "/v1/audio/voice_consents": {"post": _consent()},
+        **apidoc_transcription.paths(SCHEMA, _STAMPS),
     }
 
 

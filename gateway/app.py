@@ -59,6 +59,7 @@ from gateway.surfaces import (
     openai_models,
     openai_realtime,
     openai_speech,
+    openai_transcription,
     openai_voices,
     service,
     voicechat,
@@ -89,7 +90,7 @@ _ROUTERS = (
 )
 _FAMILIES = (voicechat, openai, nls_surface)
 """Client families that own whole paths, whatever there is below them."""
-_EXPOSED = ("retry-after", "www-authenticate", "x-request-id", "openai-processing-ms")
+_EXPOSED = ("retry-after", "www-authenticate", "x-request-id", "openai-processing-ms", "x-voxgate-timestamps")
 _RULES = (
     Rule("/health", surface=ALWAYS),
     Rule("/ready", surface="ready"),
@@ -117,6 +118,12 @@ class Door:
             ("POST", "/v1/audio/speech"): Endpoint(openai_speech.speech, openai.shape, Right.SPEAK),
             ("POST", "/v1/audio/voices"): Endpoint(openai_voices.create_voice, openai.shape, Right.SPEAK),
             ("POST", "/v1/audio/voice_consents"): Endpoint(openai_voices.create_consent, openai.shape, Right.SPEAK),
+            ("POST", "/v1/audio/transcriptions"): Endpoint(
+                openai_transcription.transcribe, openai.shape, Right.TRANSCRIBE
+            ),
+            ("POST", "/v1/audio/translations"): Endpoint(
+                openai_transcription.translate, openai.shape, Right.TRANSCRIBE
+            ),
             ("POST", nls_asr.PATH): Endpoint(nls_asr.asr, nls_surface.shape, Right.TRANSCRIBE, refused=200),
             ("POST", nls_tts.PATH): Endpoint(nls_tts.tts, nls_surface.shape, Right.SPEAK, refused=200),
             ("POST", nls_async_wire.PATH): Endpoint(nls_async.submit, nls_async.shape, None, public=True),

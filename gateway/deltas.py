@@ -54,7 +54,7 @@ class Appended:
             return text
         text = text.lstrip()
         self._shown = text
-        return f" {text}" if text and _has_blanks(self._last) and _has_blanks(text[0]) else text
+        return f" {text}" if text and has_blanks(self._last) and has_blanks(text[0]) else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,11 @@ def _following(shown: str, text: str) -> str | None:
     """What of `text` follows `shown`; None where it does not go on from it."""
     if text.startswith(shown):
         return text[len(shown) :]
-    wanted, at, after = _letters(shown), 0, 0
+    wanted, at, after = letters_of(shown), 0, 0
     for place, character in enumerate(text):
         if at == len(wanted):
             break
-        letters = _letters(character)
+        letters = letters_of(character)
         if not wanted.startswith(letters, at):
             return None
         at += len(letters)
@@ -88,7 +88,7 @@ def _beyond(shown: str, rest: str) -> str:
     there = shown[_marks(shown) :]
     if rest.startswith(there):
         return rest[len(there) :]
-    words = rest[next((place for place, character in enumerate(rest) if _letters(character)), len(rest)) :]
+    words = rest[next((place for place, character in enumerate(rest) if letters_of(character)), len(rest)) :]
     parted = any(map(str.isspace, rest[: len(rest) - len(words)])) and not there[-1].isspace()
     return f" {words}" if words and parted else words
 
@@ -96,7 +96,7 @@ def _beyond(shown: str, rest: str) -> str:
 def _marks(text: str) -> int:
     """Where the blanks and the punctuation begin that `text` ends with."""
     place = len(text)
-    while place and not _letters(text[place - 1]):
+    while place and not letters_of(text[place - 1]):
         place -= 1
     return place
 
@@ -123,10 +123,10 @@ def _units(text: str) -> list[_Unit]:
     found: list[_Unit] = []
     word = ""
     for place, character in enumerate(text):
-        letters = _letters(character)
-        if letters and _has_blanks(character):
+        letters = letters_of(character)
+        if letters and has_blanks(character):
             word += letters
-            if place + 1 == len(text) or not _letters(text[place + 1]) or not _has_blanks(text[place + 1]):
+            if place + 1 == len(text) or not letters_of(text[place + 1]) or not has_blanks(text[place + 1]):
                 found.append(_Unit(word, place + 1))
                 word = ""
         elif letters:
@@ -134,7 +134,7 @@ def _units(text: str) -> list[_Unit]:
     return found
 
 
-def _letters(text: str) -> str:
+def letters_of(text: str) -> str:
     """Its letters and digits, in one case."""
     return "".join(character for character in text.casefold() if unicodedata.category(character)[0] in "LMN")
 
@@ -142,6 +142,6 @@ def _letters(text: str) -> str:
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "IDEOGRAPHIC", "FULLWIDTH", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
-def _has_blanks(character: str) -> bool:
+def has_blanks(character: str) -> bool:
     """Whether its script parts words by blanks. False for none."""
     return bool(character) and not unicodedata.name(character, "").startswith(_UNSPACED)

@@ -91,6 +91,13 @@ class Endpointer:
         found, self._found = self._found, []
         return found
 
+    def hear(self, pcm: bytes) -> list[Started | Stopped]:
+        """`feed` in the caller's own thread, for recordings: what is live has the threads here to itself."""
+        self._pending += pcm
+        self._hear()
+        found, self._found = self._found, []
+        return found
+
     def end(self) -> list[Stopped]:
         """The input is over, or a new one begins: ends the utterance that runs, where there is one."""
         with self._lock:

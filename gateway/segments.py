@@ -88,7 +88,7 @@ class Segment:
         room = self._longest - self._hold_after
         if len(self._held) < 2 * room:
             return b""
-        at = 2 * _quietest(self._held[: 2 * room])
+        at = 2 * quietest(bytes(self._held[: 2 * room]))
         rest = bytes(self._held[at:])
         del self._held[at:]
         self.close()
@@ -257,12 +257,9 @@ def loudest(pcm: bytes) -> int:
     return max(int(heard.max()), -int(heard.min())) if len(heard) else 0
 
 
-# Private
-
-
-def _quietest(pcm: bytearray) -> int:
+def quietest(pcm: bytes) -> int:
     """The sample in the middle of its quietest window."""
     size = min(samples(_WINDOW), len(pcm) // 2)
-    heard = np.frombuffer(bytes(pcm), "<i2").astype(np.float32)
+    heard = np.frombuffer(pcm, "<i2").astype(np.float32)
     windows = heard[: len(heard) // size * size].reshape(-1, size)
     return int(np.square(windows).mean(axis=1).argmin()) * size + size // 2

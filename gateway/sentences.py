@@ -16,7 +16,7 @@ _WIDE = "。！？；｡।॥؟۔"
 _CLOSING = "\"'”’»)]」』】）"
 _END = re.compile(rf"[{_WIDE}]+[{re.escape(_CLOSING)}]*|[.!?…]+[{re.escape(_CLOSING)}]*(?=\s)|\n")
 _BEFORE = re.compile(r"\S*\Z")
-_ABBREVIATIONS = frozenset(("mr", "mrs", "ms", "dr", "prof", "st", "vs", "jr", "sr", "fig", "e.g", "i.e", "a.m", "p.m"))
+ABBREVIATIONS = frozenset(("mr", "mrs", "ms", "dr", "prof", "st", "vs", "jr", "sr", "fig", "e.g", "i.e", "a.m", "p.m"))
 _PAUSES = ",，、;:：—"
 _LAYOUT = re.compile(r"[*#`|]+|^\s*[-•>]\s+")
 
@@ -80,7 +80,7 @@ class Sentences:
         word = before[0].lstrip("(\"'“‘") if before else ""
         if word.isdigit():
             return before is not None and not self._text[: before.start()].strip()
-        return word.lower() in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "I")
+        return word.lower() in ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "I")
 
 
 def _pause(head: str) -> int:

@@ -143,6 +143,8 @@ class Settings(BaseModel):
     """Recognitions at a time on each replica."""
     transcribe_queue: int = Field(default=32, ge=0)
     """Requests that may wait for a slot; the next one is refused with 503."""
+    transcribe_together: Count = 2
+    """Pieces of one long recording that are recognised at a time, each in a slot."""
 
     converse_engine: str = "cascade"
     """Adapter for conversation: cascade (recognition, a reply, synthesis, one after the other, in the gateway) or

@@ -92,8 +92,8 @@ class Transcribe:
     words: bool = False
     """Whether the times of words are wanted, from engines that know them."""
     translate: bool = False
-    """Whether the text is wanted in English, whatever is spoken; engines that cannot refuse it (BadRequest, code
-    "translation_unsupported")."""
+    """Whether the text is wanted in English, whatever is spoken; engines that cannot refuse what is not English already
+    (BadRequest, code "translation_unsupported")."""
 
 
 @dataclass(frozen=True, slots=True)

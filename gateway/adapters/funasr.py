@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from gateway.adapters import http as engine_http
 from gateway.adapters.connections import Client
 from gateway.adapters.funasr_line import Line
-from gateway.errors import GatewayError
+from gateway.errors import BadRequest, GatewayError
 from gateway.events import Audio, Transcript
 from gateway.settings import Settings
 from gateway.verbs import EngineHealth, Live, Recording, State, Transcribe, Transcriber
@@ -93,13 +93,17 @@ async def _read(recording: Recording) -> AsyncGenerator[bytes]:
 
 
 def _config(job: Transcribe) -> wire.Config:
+    """Raises BadRequest."""
+    language = "" if job.language.strip().lower() in UNSPECIFIED else code_of(job.language)
+    if job.translate and language != "en":  # nor would the engine say what it heard
+        raise BadRequest("this recognition engine does not translate into English", code="translation_unsupported")
     return wire.Config(
         mode=wire.Mode.TWO_PASS if job.partials and isinstance(job.audio, Live) else wire.Mode.OFFLINE,
         name="live",
         rate=job.audio.sample_rate,
         hotwords=job.hotwords,
         itn=job.itn,
-        language="" if job.language.strip().lower() in UNSPECIFIED else code_of(job.language),
+        language=language,
     )
 
 

@@ -36,17 +36,19 @@ class FunAsrHttp:
         async with engine_http.Post(
             self._http, self.url, wire.PATH, headers, [form.before, form.after], job.audio.path
         ) as answer:
-            yield _transcript(answer)
+            yield _transcript(answer, job)
 
     async def health(self) -> EngineHealth:
         return await engine_http.health(self._http, self.url)
 
 
-async def _transcript(answer: Connection) -> AsyncIterator[Transcript]:
+async def _transcript(answer: Connection, job: Transcribe) -> AsyncIterator[Transcript]:
     try:
         text, language, times = wire.read_result(await answer.body(_ANSWER_BYTES))
     except ValueError as exc:
         raise EngineBroke("the engine's answer is not a transcript") from exc
+    if job.translate and text and wire.code_of(language) != "en":
+        raise BadRequest("this recognition engine does not translate into English", code="translation_unsupported")
     yield Transcript(text, language, words=tuple(Word(*each) for each in times))
 
 

@@ -480,6 +480,13 @@ class TestFailures:
         if error is BadRequest:
             assert caught.value.code == "live_unsupported"  # type: ignore[attr-defined]
 
+    async def test_a_translation_is_refused_unless_the_speech_is_known_to_be_english(self, http: Client) -> None:
+        with pytest.raises(BadRequest) as caught:
+            await heard(http, "http://127.0.0.1:9", live(bytes(2), translate=True))
+        assert caught.value.code == "translation_unsupported"
+        with pytest.raises(EngineUnreachable):  # that one is asked
+            await heard(http, "http://127.0.0.1:9", live(bytes(2), translate=True, language="English"))
+
     async def test_a_speaker_that_breaks_breaks_the_session(self, http: Client) -> None:
         async def spoken() -> AsyncIterator[Audio]:
             yield Audio(bytes(1920), 16000)

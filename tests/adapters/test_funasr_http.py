@@ -127,6 +127,19 @@ class TestAnswers:
     async def test_words_and_language(self, http: Client, job: Transcribe) -> None:
         assert await self.answered(http, job, answer(wire.result("你好", "中文"))) == [Transcript("你好", "中文")]
 
+    async def test_english_needs_no_translation(self, http: Client, job: Transcribe) -> None:
+        job = dataclasses.replace(job, translate=True)
+        for language in ("en", "英文", "English"):
+            assert await self.answered(http, job, answer(wire.result("hello", language)))
+
+    @pytest.mark.parametrize("language", ["中文", "zh", ""])
+    async def test_other_languages_would_need_one(self, http: Client, job: Transcribe, language: str) -> None:
+        job = dataclasses.replace(job, translate=True)
+        with pytest.raises(BadRequest) as caught:
+            await self.answered(http, job, answer(wire.result("你好", language)))
+        assert caught.value.code == "translation_unsupported"
+        assert await self.answered(http, job, answer(wire.result("", language))) == [Transcript("", language)]
+
     async def test_no_words_are_an_answer_too(self, http: Client, job: Transcribe) -> None:
         assert await self.answered(http, job, answer(b'{"text": ""}')) == [Transcript("", "")]
 

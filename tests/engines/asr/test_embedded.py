@@ -51,6 +51,23 @@ def test_people_are_understood(embedded: Backend) -> None:
     assert "living room" in hear(embedded, person("living_room_light_en.wav"))
 
 
+def test_each_word_is_where_it_was_said(embedded: Backend) -> None:
+    clip = person("hello_world_en.wav")
+    pcm = silence(2) + clip + silence(3) + clip
+    heard = embedded.transcribe(Recording(io.BytesIO(pcm), 0, len(pcm) // 2), Asked("en"), lambda: None)
+    assert embedded.timestamps
+    assert heard.text == " ".join(word.text for word in heard.words) == "hello world hello world"
+    second = 5 + len(clip) / 32000
+    assert [round(word.start - base) for word, base in zip(heard.words, (2, 2, second, second), strict=True)] == [
+        0,
+        1,
+        0,
+        1,
+    ]
+    assert all(0.2 < word.end - word.start < 0.8 for word in heard.words)
+    assert all(one.end <= other.start for one, other in zip(heard.words, heard.words[1:], strict=False))
+
+
 def test_a_hotword_is_heard_where_it_would_not_have_been(embedded: Backend) -> None:
     spoken = say("the gateway speaks with fun audio chat")
     plain = hear(embedded, spoken)
