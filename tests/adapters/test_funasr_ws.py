@@ -93,7 +93,7 @@ class TestRecordings:
 
     async def test_one_that_never_answers_is_given_up(self, tmp_path: Path) -> None:
         async with stock(Kind.CPP_FILES) as engine:
-            engine.slow = 30
+            engine.slow = 1.5
             with pytest.raises(EngineTimeout):
                 await heard(engine, Transcribe(recorded(tmp_path)), engine_idle_timeout=0.3)
 
