@@ -1,6 +1,6 @@
-"""The database: its tables, its connection and its migrations. SQLite in the data folder now, others by URL later.
+"""The database: its tables, its connection and its migrations. SQLite in the data folder, or PostgreSQL by URL.
 
-Rule 1: a statement here and in its users is plain SQL that PostgreSQL takes too; what is SQLite's own is in _tune.
+Rule 1: a statement here and in its users is plain SQL that both take; what is SQLite's own is in _tune.
 Rule 2: work on the database runs to its end even when the one who asked is cancelled, so that every change is whole
 and the connection always goes back clean.
 
@@ -11,6 +11,7 @@ the file stays consistent, but the last seconds may be missing, as they may be f
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,8 +40,11 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     event,
+    func,
+    make_url,
+    select,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway.cleanup import locked
@@ -51,6 +55,8 @@ T = TypeVar("T")
 
 _LOCK_SECONDS = 10
 """How long one writer waits for another."""
+_MIGRATION = 0x766F7867
+"""Names PostgreSQL's lock of whoever migrates."""
 
 
 class DatabaseUnusable(SettingsError):
@@ -225,9 +231,9 @@ class Database:
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[Database]:
     """The database at its newest version, closed when the block ends. Raises DatabaseUnusable."""
-    file = settings.data_dir.absolute() / "voxgate.sqlite3"
-    await asyncio.to_thread(_migrate, file)
-    engine = _engine(file)
+    where = _where(settings)
+    await asyncio.to_thread(_migrate, where)
+    engine = _engine(where.url)
     try:
         yield Database(engine)
     finally:
@@ -237,9 +243,31 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
 # Private
 
 
-def _engine(file: Path) -> AsyncEngine:
+@dataclass(frozen=True, slots=True)
+class _Where:
+    url: URL
+    shown: str
+    """To the operator, without its password."""
+    file: Path | None
+    """SQLite's."""
+
+
+def _where(settings: Settings) -> _Where:
+    if settings.database_url:
+        try:
+            url = make_url(settings.database_url).set(drivername="postgresql+psycopg")
+        except ArgumentError:
+            raise DatabaseUnusable("database_url: not the address of a PostgreSQL database") from None
+        return _Where(url, f"the database {url.database} on {url.host or 'this machine'}", None)
+    file = settings.data_dir.absolute() / "voxgate.sqlite3"
+    return _Where(URL.create("sqlite+aiosqlite", database=str(file)), f"the database {file}", file)
+
+
+def _engine(url: URL) -> AsyncEngine:
     # Parameters are hidden because an error is logged, and they hold what users wrote.
-    engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(file)), hide_parameters=True)
+    if url.drivername.startswith("postgresql"):
+        return create_async_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    engine = create_async_engine(url, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _tune)
     return engine
 
@@ -256,27 +284,33 @@ def _tune(connection: Any, _: object) -> None:
     cursor.close()
 
 
-def _migrate(file: Path) -> None:
+def _migrate(where: _Where) -> None:
     """Blocks. Two processes that start at once migrate one after the other, and the second finds nothing to do."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with locked(file.with_suffix(".lock"), wait=True):
-            asyncio.run(_upgrade(file))
+        if where.file is None:
+            asyncio.run(_upgrade(where))
+            return
+        where.file.parent.mkdir(parents=True, exist_ok=True)
+        with locked(where.file.with_suffix(".lock"), wait=True):
+            asyncio.run(_upgrade(where))
     except (DBAPIError, OSError) as exc:
         reason = exc.orig if isinstance(exc, DBAPIError) else exc
-        raise DatabaseUnusable(f"the database {file} cannot be opened: {reason}") from exc
+        first = str(reason).strip().partition("\n")[0]
+        raise DatabaseUnusable(f"{where.shown} cannot be opened: {first}") from exc
 
 
-async def _upgrade(file: Path) -> None:
-    engine = _engine(file)
+async def _upgrade(where: _Where) -> None:
+    engine = _engine(where.url)
     try:
         async with engine.begin() as connection:
-            await connection.run_sync(_upgrade_connection, file)
+            if where.file is None:
+                await connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION)))
+            await connection.run_sync(_upgrade_connection, where.shown)
     finally:
         await engine.dispose()
 
 
-def _upgrade_connection(connection: Connection, file: Path) -> None:
+def _upgrade_connection(connection: Connection, shown: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -284,7 +318,7 @@ def _upgrade_connection(connection: Connection, file: Path) -> None:
     newer = set(MigrationContext.configure(connection).get_current_heads()) - known
     if newer:
         raise DatabaseUnusable(
-            f"the database {file} was made by a newer version of Voxgate (revision {', '.join(sorted(newer))}); "
-            "start that version, or choose another data_dir"
+            f"{shown} was made by a newer version of Voxgate (revision {', '.join(sorted(newer))}); "
+            "start that version, or choose another one"
         )
     command.upgrade(config, "head")

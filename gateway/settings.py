@@ -76,6 +76,9 @@ class Settings(BaseModel):
     """A second socket of the same process, for desktop clients configured with 8383."""
     data_dir: Path = Path("data")
     """Voices, synthesised files and the database."""
+    database_url: str = Field(default="", repr=False, pattern=r"^(postgresql://\S+)?$")
+    """A PostgreSQL database (postgresql://user:password@host:port/name) for voices, chats, keys and jobs; when empty,
+    SQLite in the data folder. Better in the environment or the config file: command lines can be read by every user."""
     scratch_dir: Path | None = None
     """Where uploads live while a request lasts; `scratch` in the data folder when unset."""
     cors_origins: Names = ("*",)

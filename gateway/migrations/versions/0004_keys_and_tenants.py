@@ -58,6 +58,7 @@ def _keys() -> None:
 
 
 def _voices() -> None:
+    _let_go("voices", "pk_voices")
     op.create_table(
         "voices_of_tenants",
         sa.Column("id", sa.String(36), nullable=False),
@@ -79,6 +80,8 @@ def _voices() -> None:
 
 
 def _chats() -> None:
+    _let_go("messages", "fk_messages_chat_id", "pk_messages", "uq_messages_id")
+    _let_go("chats", "pk_chats")
     op.create_table(
         "chats_of_tenants",
         sa.Column("tenant", sa.String(100), nullable=False),
@@ -112,6 +115,13 @@ def _chats() -> None:
     op.rename_table("messages_of_tenants", "messages")
     op.create_index("ix_chats_user_id", "chats", ["user_id"])
     op.create_index("ix_messages_chat_id", "messages", ["chat_id"])
+
+
+def _let_go(table: str, *constraints: str) -> None:
+    """PostgreSQL knows each name once, and the new table wants it before the old one is gone."""
+    if op.get_bind().dialect.name != "sqlite":
+        for name in constraints:
+            op.drop_constraint(name, table)
 
 
 def _copy(table: str, columns: str) -> None:
