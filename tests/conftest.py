@@ -1,7 +1,7 @@
 """The gateway as its clients meet it: real sockets on loopback, a scripted engine behind it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +18,7 @@ from gateway.serve import Server, configuration, listen
 from gateway.settings import Settings
 from gateway.state import State
 from gateway.wire import wav
+from tests import postgresql as postgresql_server
 from tests.tiny.fixtures import cosyvoice_source as cosyvoice_source
 from tests.tiny.fixtures import tiny_cosyvoice as tiny_cosyvoice
 
@@ -82,6 +83,21 @@ async def ready(gateway: Gateway) -> Gateway:
         while (await gateway.client.get("/ready")).status_code != 200:
             await asyncio.sleep(0.02)
     return gateway
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[postgresql_server.Server]:
+    if reason := postgresql_server.missing():
+        pytest.skip(reason)
+    with postgresql_server.server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Of a gateway whose database is empty, of each kind there is."""
+    url = "" if request.param == "sqlite" else request.getfixturevalue("postgresql").database()
+    return Settings(data_dir=tmp_path / "data", database_url=url)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,8 @@ from gateway.settings import Settings
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(Settings(data_dir=tmp_path)) as database:
+async def database(stored: Settings) -> AsyncIterator[Database]:
+    async with open_database(stored) as database:
         yield database
 
 

@@ -55,14 +55,14 @@ async def count(database: Database) -> int:
 
 
 class TestOpening:
-    async def test_the_migrations_make_exactly_the_tables_that_the_code_uses(self, settings: Settings) -> None:
+    async def test_the_migrations_make_exactly_the_tables_that_the_code_uses(self, stored: Settings) -> None:
         def differences(connection: Connection) -> list[object]:
             return list(compare_metadata(MigrationContext.configure(connection), metadata))
 
         async def compare(connection: AsyncConnection) -> list[object]:
             return await connection.run_sync(differences)
 
-        async with open_database(settings) as database:
+        async with open_database(stored) as database:
             assert await database.transact(compare) == []
 
     async def test_what_was_stored_is_there_after_the_next_start(self, settings: Settings) -> None:

@@ -61,8 +61,8 @@ def bench() -> Bench:
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(Settings(data_dir=tmp_path)) as database:
+async def database(stored: Settings) -> AsyncIterator[Database]:
+    async with open_database(stored) as database:
         yield database
 
 
@@ -367,7 +367,7 @@ async def told(job):
 
 async def main():
     with owner_of(folder) as owner:
-        async with open_database(Settings(data_dir=folder)) as database:
+        async with open_database(Settings(data_dir=folder, database_url=sys.argv[2])) as database:
             jobs = Jobs(database, owner, keep=1e6)
             follows = lambda job: [Submission("tell", job.payload, key=job.id)]
             soon = {"first_pause": 0.01, "longest_pause": 0.05}
@@ -375,7 +375,7 @@ async def main():
             jobs.register(Kind("poison", work, slots=1, attempts=3, **soon))
             jobs.register(Kind("tell", told, slots=4, attempts=100, **soon))
             async with jobs.at_work():
-                for name in sys.argv[2:]:
+                for name in sys.argv[3:]:
                     kind = "poison" if name == "poison" else "work"
                     await jobs.submit(Submission(kind, {"name": name}, key=name))
                 await asyncio.Event().wait()
@@ -392,17 +392,21 @@ for line in sys.stdin:  # a new process each time, killed so many seconds after 
 """
 
 
-async def test_processes_killed_at_any_point_lose_nothing_and_end_nothing_twice(tmp_path: Path) -> None:
+async def test_processes_killed_at_any_point_lose_nothing_and_end_nothing_twice(
+    stored: Settings, tmp_path: Path
+) -> None:
     (tmp_path / "made").mkdir()
-    names = [f"job-{number}" for number in range(60)]
+    stored = stored.model_copy(update={"data_dir": tmp_path})
+    count, longest = (20, 1.0) if stored.database_url else (60, 0.5)  # it takes longer to connect to
+    names = [f"job-{number}" for number in range(count)]
     chance = random.Random(5)
-    command = [sys.executable, "-c", WORKER, str(tmp_path), *names, "poison"]
-    async with open_database(Settings(data_dir=tmp_path)) as database:
+    command = [sys.executable, "-c", WORKER, str(tmp_path), stored.database_url, *names, "poison"]
+    async with open_database(stored) as database:
         jobs = Jobs(database, "reader", keep=1e6)
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdin is not None and process.stdout is not None
             for _ in range(100):
-                process.stdin.write(f"{chance.uniform(0.05, 0.5)}\n")
+                process.stdin.write(f"{chance.uniform(0.05, longest)}\n")
                 process.stdin.flush()
                 assert await asyncio.to_thread(process.stdout.readline) == "killed\n"
                 work, told, poison = [await jobs.newest(kind) for kind in ("work", "tell", "poison")]

@@ -39,8 +39,8 @@ DIGEST = digest_of(PCM)
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data")
+def settings(stored: Settings) -> Settings:
+    return stored
 
 
 @pytest.fixture
@@ -399,7 +399,9 @@ def live_and_die(data: Path, life: int) -> tuple[set[str], set[str]]:
     return {line[1] for line in whole if line[0] == "added"}, {line[1] for line in whole if line[0] == "deleting"}
 
 
-async def test_every_voice_that_was_answered_survives_kill_9(settings: Settings, folder: Path) -> None:
+async def test_every_voice_that_was_answered_survives_kill_9(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    folder = settings.data_dir / "store" / "references"
     answered: set[str] = set()
     doomed: set[str] = set()
     for life in range(10):
