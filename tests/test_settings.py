@@ -183,7 +183,7 @@ class TestFlags:
 
 class TestSecrets:
     def test_they_are_no_part_of_a_command_line(self) -> None:
-        assert {"chat_key", "webhook_secret"} == SECRETS
+        assert {"chat_key", "database_url", "webhook_secret"} == SECRETS
         settings = load({}, {"VOXGATE_CHAT_KEY": "sk-hidden", "VOXGATE_PORT": "1"})
         assert not [part for part in arguments_of(settings) if "sk-hidden" in part or "chat-key" in part]
         assert secrets_of(settings) == {"VOXGATE_CHAT_KEY": "sk-hidden"}
