@@ -11,7 +11,7 @@ import structlog
 
 from gateway import caller
 from gateway.admission import Gate
-from gateway.errors import EngineBusy, EngineLoading, EngineUnavailable, EngineUnreachable
+from gateway.errors import EngineBusy, EngineError, EngineLoading, EngineUnavailable, EngineUnreachable
 from gateway.metering import Meter
 from gateway.verbs import Engine, EngineHealth, State, Verb
 
@@ -19,6 +19,8 @@ J = TypeVar("J")
 E = TypeVar("E")
 
 log = structlog.get_logger(__name__)
+_REST = 5.0
+"""Seconds after a failure in which others are asked first: what fails at once is always the least busy."""
 
 
 @dataclass(slots=True)
@@ -26,6 +28,8 @@ class Replica(Generic[J, E]):
     engine: Engine[J, E]
     health: EngineHealth = field(default=EngineHealth(State.LOADING, reason="not asked yet"))
     running: int = 0
+    rests_until: float = 0.0
+    """Loop time."""
 
     def __repr__(self) -> str:
         return f"<{self.engine.url}: {self.health.state}, {self.running} running>"
@@ -74,11 +78,16 @@ class Replicas(Generic[J, E]):
         self._note(replica, EngineHealth(State.DOWN, replica.health.model, reason=str(exc)))
 
     def ready(self) -> list[Replica[J, E]]:
-        """Those that can be asked now, the least busy first. Raises EngineLoading or EngineUnavailable."""
+        """Those that can be asked now, the least busy first; behind them those that have just failed.
+
+        Raises EngineLoading or EngineUnavailable."""
         found = [one for one in self.members if one.health.state is State.READY]
         if not found:
             raise self._none_ready()
-        return found if len(found) == 1 else sorted(found, key=_running)
+        if len(found) == 1:
+            return found
+        now = asyncio.get_running_loop().time()
+        return sorted(found, key=lambda one: (one.rests_until > now, one.running))
 
     def _none_ready(self) -> EngineLoading | EngineUnavailable:
         health = self.health()
@@ -105,8 +114,10 @@ class Replicas(Generic[J, E]):
         self.gate.resize(self._slots * max(ready, 1))
 
 
-def _running(replica: Replica[Any, Any]) -> int:
-    return replica.running
+def _rest(replica: Replica[Any, Any], exc: BaseException | None) -> None:
+    """Where it is the engine that failed. Of one that cannot be reached the health checks say when it is back."""
+    if isinstance(exc, EngineError) and not isinstance(exc, EngineBusy | EngineUnreachable):
+        replica.rests_until = asyncio.get_running_loop().time() + _REST
 
 
 class _Session(Generic[J, E]):
@@ -136,6 +147,7 @@ class _Session(Generic[J, E]):
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        _rest(self._replica, exc)
         try:
             return await self._inner.__aexit__(kind, exc, trace)
         finally:
@@ -162,13 +174,15 @@ class _Session(Generic[J, E]):
                 events = await inner.__aenter__()
             except (EngineUnavailable, EngineBusy) as exc:
                 replica.running -= 1
+                _rest(replica, exc)
                 if isinstance(exc, EngineUnreachable):
                     self._replicas.unreachable(replica, exc)
                 closed += not isinstance(exc, EngineUnreachable | EngineBusy)
                 if replica is candidates[-1] or closed == 2:
                     raise
-            except BaseException:
+            except BaseException as exc:
                 replica.running -= 1
+                _rest(replica, exc)
                 raise
             else:
                 self._inner, self._replica = inner, replica

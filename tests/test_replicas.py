@@ -76,6 +76,45 @@ class TestChoice:
         assert a.asked == 1
         assert repr(replicas) == "<tts: 0/2 running, 0/4 waiting> [<a: down, 0 running>, <b: ready, 0 running>]"
 
+    async def test_w14_a_dead_replica_attracts_no_traffic(self) -> None:
+        """W14: it fails faster than others answer, and yet is asked once, not most of the time."""
+        dead, alive = Engine("dead"), Engine("alive")
+        dead.fails = EngineUnreachable("connection refused")
+        replicas = await group(dead, alive, slots=8, queue=100)
+        async with AsyncExitStack() as stack:
+            for _ in range(8):
+                await stack.enter_async_context(replicas.session("it"))
+        assert (dead.asked, alive.asked) == (1, 8)
+
+    @pytest.mark.parametrize("error", [EngineBroke("500"), EngineUnavailable("closed without an answer")])
+    async def test_w14_one_that_says_it_is_ready_and_fails_everything_attracts_none_either(
+        self, error: Exception
+    ) -> None:
+        """W14: after a failure others are asked first, for a while; then it is tried again."""
+        sick, well = Engine("sick"), Engine("well")
+        sick.fails = error
+        replicas = await group(sick, well)
+        failed = 0
+        for _ in range(20):
+            try:
+                assert await ask(replicas) == "well did it"
+            except EngineBroke:
+                failed += 1
+        assert (sick.asked, failed) == (1, int(isinstance(error, EngineBroke)))
+        sick.fails = None
+        replicas.members[0].rests_until = 0
+        assert await ask(replicas) == "sick did it"
+
+    async def test_when_all_have_failed_all_are_asked(self) -> None:
+        a, b = Engine("a"), Engine("b")
+        replicas = await group(a, b)
+        a.fails = b.fails = EngineBroke("x")
+        for _ in range(2):
+            with pytest.raises(EngineBroke):
+                await ask(replicas)
+        a.fails = b.fails = None
+        assert await ask(replicas) in ("a did it", "b did it")
+
     async def test_one_that_comes_back_is_asked_again(self) -> None:
         a, b = Engine("a"), Engine("b")
         replicas = await group(a, b)
