@@ -141,6 +141,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass of it
+        self.since = self._loop.time()  # it may be looked at before whoever opened it is told that it is there
         self._owner.remember(self)
 
     def data_received(self, data: bytes) -> None:

@@ -215,6 +215,20 @@ class TestKeptConnections:
             assert len(engine.lines) == 5
             assert repr(http) == "<engine connections: 0 busy, 5 kept>"
 
+    async def test_a_new_one_that_is_looked_at_before_its_first_request_is_kept(
+        self, http: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between the two the loop may do other work, this among it."""
+        made = Connection.connection_made
+
+        def looked_at(connection: Connection, transport: asyncio.BaseTransport) -> None:
+            made(connection, transport)
+            connection.check(asyncio.get_running_loop().time(), idle=1, total=1, kept=30)
+
+        monkeypatch.setattr(Connection, "connection_made", looked_at)
+        async with peer(always(answer(b"hello"))) as engine:
+            assert await whole(http, engine.url) == (200, b"hello")
+
     async def test_the_repr_counts_the_busy_ones(self, http: Client) -> None:
         async with peer(always(answer(b"hello")[:-1])) as engine:
             connection = await http.send(engine.url, b"GET", "/")
