@@ -81,7 +81,7 @@ def _made(model: type[BaseModel]) -> Document:
 
 
 def _speech() -> Document:
-    kinds = {one.content_type.decode() for one in FORMATS.values()}
+    kinds = {one.content_type.decode() for name, one in FORMATS.items() if name != "m4a"}
     spoken = {
         "description": "Speech in the format that was asked for, streamed as it is made, or as events "
         "(speech.audio.delta, speech.audio.done); broken off when the engine fails in the middle.",

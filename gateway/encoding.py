@@ -72,12 +72,20 @@ FORMATS = {
         bit_rates=(24000, 40000, 64000),
     ),
     "aac": Format(b"audio/aac", (*_MPEG, 64000, 88200, 96000), "adts", "aac", bit_rates=(32000, 64000, 96000)),
+    "m4a": Format(
+        b"audio/mp4",
+        (*_MPEG, 64000, 88200, 96000),
+        "ipod",
+        "aac",
+        {"movflags": "empty_moov+default_base_moof+frag_every_frame"},  # as it is made: nothing is written at its end
+        bit_rates=(32000, 64000, 96000),
+    ),
     "flac": Format(b"audio/flac", (), "flac", "flac", {"metadata_header_padding": "0"}),
     "wav": Format(b"audio/wav"),
     "pcm": Format(b"audio/pcm"),
 }
-"""By the names that OpenAI gives them. Measured, the delay of what comes out of a decoder: mp3 1105 samples and aac
-1024, which these streams cannot tell it to skip; opus and flac none."""
+"""By the names that clients give them. Measured, the delay of what comes out of a decoder: mp3 1105 samples, aac and
+m4a 1024, which these streams cannot tell it to skip; opus and flac none."""
 
 
 class Encoders:

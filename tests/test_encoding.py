@@ -13,7 +13,7 @@ from gateway.wire import wav
 from tests.sound import cents, decoded, described, hertz, lag, pcm, samples, tone
 
 ENCODERS = Encoders(2)
-DELAY = {"mp3": 1105, "aac": 1024}
+DELAY = {"mp3": 1105, "aac": 1024, "m4a": 1024}
 """Samples of silence that a decoder of these gives first."""
 CODED = [name for name, form in FORMATS.items() if form.codec]
 RATES = (8000, 16000, 22050, 24000, 48000)
@@ -55,7 +55,7 @@ async def test_all_of_it_is_there_and_where_it_was(name: str, rate: int) -> None
     sound = decoded(data, rate, *raw(name, rate))
     delay = DELAY.get(name, 0)
     assert abs(lag(sound, original) - delay) <= 1
-    frame = {"mp3": 3 * 1152, "aac": 2 * 1024}.get(name, 0)
+    frame = {"mp3": 3 * 1152, "aac": 2 * 1024, "m4a": 2 * 1024}.get(name, 0)
     assert 0 <= len(sound) - len(original) - delay <= frame, "nothing lost, and no more padding than a codec's frames"
     tail = slice(delay + len(original) - rate // 50, delay + len(original))
     assert np.sqrt((sound[tail] ** 2).mean()) > 0.5 * np.sqrt((original[-rate // 50 :] ** 2).mean())
@@ -77,7 +77,7 @@ async def test_it_comes_as_it_is_fed(name: str) -> None:
     rate = 24000
     async with ENCODERS.open(name, rate) as encoder:
         data = b"".join([await encoder.feed(tone(rate, 0.1)) for _ in range(10)])
-    frames = {"mp3": 576, "aac": 1024}
+    frames = {"mp3": 576, "aac": 1024, "m4a": 1024}
     heard = len(decoded(data, rate)) / rate if name != "flac" else 1.0
     assert heard > 1.0 - 0.15 - frames.get(name, 0) / rate
 

@@ -18,10 +18,10 @@ RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000)
 """Hz."""
 RATE = 22050
 """Where FunSpeech's clients name none."""
-WRITTEN = {name: name for name in ("pcm", "wav", "mp3", "opus", "aac", "flac")} | {"ogg": "opus"}
+WRITTEN = {name: name for name in ("pcm", "wav", "mp3", "opus", "aac", "m4a", "flac")} | {"ogg": "opus"}
 """Formats by their names here, and what they are encoded as: Ogg is a file of Opus."""
-UNWRITTEN = ("speex", "amr", "m4a")
-"""Formats that FunSpeech names, and nobody can write into a stream."""
+UNWRITTEN = ("speex", "amr")
+"""Formats that FunSpeech names and does not write either."""
 LONGEST_VOICE, LONGEST_PROMPT = 200, 500
 """Characters."""
 _WORD = re.compile(

@@ -216,7 +216,7 @@ class TestSound:
         assert mouth.asked[0].speed == speed
         assert len(client.audio) // 2 == pytest.approx(RATE * 0.3 / speed, abs=1)
 
-    @pytest.mark.parametrize("name", ["wav", "WAV", "mp3", "opus", "aac", "flac", "ogg"])
+    @pytest.mark.parametrize("name", ["wav", "WAV", "mp3", "opus", "aac", "m4a", "flac", "ogg"])
     async def test_of_any_format_is_one_stream(self, gateway: Gateway, name: str) -> None:
         """W12: all but PCM was a WAV file in every message."""
         await speaks(gateway, Mouth(character=0.1))

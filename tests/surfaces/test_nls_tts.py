@@ -58,7 +58,15 @@ class TestSpeaking:
 
     @pytest.mark.parametrize(
         ("name", "codec"),
-        [("wav", "pcm_s16le"), ("mp3", "mp3"), ("opus", "opus"), ("ogg", "opus"), ("aac", "aac"), ("flac", "flac")],
+        [
+            ("wav", "pcm_s16le"),
+            ("mp3", "mp3"),
+            ("opus", "opus"),
+            ("ogg", "opus"),
+            ("aac", "aac"),
+            ("m4a", "aac"),
+            ("flac", "flac"),
+        ],
     )
     async def test_every_format_is_truly_written(self, gateway: Gateway, name: str, codec: str) -> None:
         await speaks(gateway, Mouth(character=0.1))
