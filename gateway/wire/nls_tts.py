@@ -24,9 +24,9 @@ UNWRITTEN = ("speex", "amr")
 """Formats that FunSpeech names and does not write either."""
 LONGEST_VOICE, LONGEST_PROMPT = 200, 500
 """Characters."""
-_WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W_\u3040-\ud7af\uf900-\ufaff]+(?:['’.,][^\W_\u3040-\ud7af\uf900-\ufaff]+)*"
-)
+_ALONE = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_LETTER = rf"[^\W_{_ALONE}]"
+_WORD = re.compile(rf"[{_ALONE}]|{_LETTER}+(?:['’.,]{_LETTER}+)*")
 """A character of a script without spaces, or a word, or a number."""
 
 
