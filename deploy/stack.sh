@@ -11,9 +11,9 @@ import http.client, json
 gateway = http.client.HTTPConnection("127.0.0.1", 9090, timeout=4)
 gateway.request("GET", "/health")
 found = json.load(gateway.getresponse())
-waits = {name: engine for name, engine in found["engines"].items() if engine["state"] != "ready"}
+waits = {name: engine for name, engine in found.get("engines", {}).items() if engine["state"] != "ready"}
 why = lambda engine: engine.get("reason") or engine.get("progress", {}).get("phase")
-print("; ".join(" ".join(filter(None, (name, "is", engine["state"] + ",", why(engine)))).rstrip(",") for name, engine in waits.items()))
+print("; ".join(" ".join(filter(None, (name, "is", engine["state"] + ",", why(engine)))).rstrip(",") for name, engine in waits.items()) or ("" if found["ready"] else "an engine is not ready"))
 raise SystemExit(not found["ready"])'
 
 export COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-voxgate}

@@ -12,11 +12,11 @@ _EVERY = 0.5
 _ENGINES = {"say": ("tts",), "transcribe": ("asr",), "talk": ("s2s",)}
 
 
-def wait_until_ready(url: str, command: str, seconds: float) -> None:
+def wait_until_ready(url: str, command: str, seconds: float, key: str = "") -> None:
     """Shows on one line what is missing. Raises Stopped."""
     deadline, shown = time.monotonic() + seconds, ""
     while True:
-        missing = _missing(url, _ENGINES[command])
+        missing = _missing(url, _ENGINES[command], key)
         if missing != shown:
             _show(missing, over=shown)
             shown = missing
@@ -25,6 +25,11 @@ def wait_until_ready(url: str, command: str, seconds: float) -> None:
         if time.monotonic() >= deadline:
             raise Stopped(f"not ready within {seconds:g} s: {missing}")
         time.sleep(_EVERY)
+
+
+def shown(key: str) -> dict[str, str]:
+    """The headers that show a key; none without one."""
+    return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def refusal(answer: httpx.Response) -> Stopped:
@@ -40,11 +45,14 @@ def refusal(answer: httpx.Response) -> Stopped:
 # Private
 
 
-def _missing(url: str, names: tuple[str, ...]) -> str:
+def _missing(url: str, names: tuple[str, ...], key: str) -> str:
     """In a few words; empty where nothing is."""
     try:
-        answer = httpx.get(f"{url}/health", timeout=5)
-        engines = answer.json()["engines"]
+        answer = httpx.get(f"{url}/health", headers=shown(key), timeout=5)
+        found = answer.json()
+        if found.get("open") is False and "engines" not in found:
+            raise Stopped(f"{url} asks for {'another' if key else 'a'} key: give it in VOXGATE_KEY, or with --key")
+        engines = found["engines"]
         return "; ".join(_engine(name, engines[name]) for name in names if engines[name]["state"] != "ready")
     except httpx.InvalidURL:
         raise Stopped(f"{url} is no address; it looks like http://127.0.0.1:9090") from None
@@ -52,7 +60,7 @@ def _missing(url: str, names: tuple[str, ...]) -> str:
         raise Stopped(f"{url} is no address; it looks like http://127.0.0.1:9090") from None
     except httpx.TransportError:
         return f"nobody answers at {url}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise Stopped(f"what answers at {url} is no gateway of this version") from None
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 
+from gateway.settings import client_key
+
 DEFAULT = "http://127.0.0.1:9090"
 _SCOPES = "speak,transcribe,converse,animate"
 
@@ -25,6 +27,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     for parser in (say, transcribe, talk):
         parser.add_argument("--url", default=DEFAULT, help=f"where the gateway is [{DEFAULT}]")
+        parser.add_argument("--key", default="", help="where it asks for one; better in VOXGATE_KEY")
         parser.add_argument("--wait", type=float, default=600.0, help="seconds to wait for its engines [600]")
     for parser in (transcribe, talk):
         parser.add_argument("--language", default="", help='what is spoken, such as "en" or "中文"')
@@ -63,6 +66,7 @@ def run(command: str, asked: argparse.Namespace) -> int:
     """Exit status. Raises Stopped."""
     from gateway.cli import say, talk, transcribe  # what they need takes time to import
 
+    asked.key = asked.key or client_key()
     works = {"say": say.main, "transcribe": transcribe.main, "talk": talk.main}
     try:
         return works[command](asked)

@@ -12,11 +12,12 @@ _PIECE = 4096
 
 def main(asked: argparse.Namespace) -> int:
     """Raises Stopped."""
-    address.wait_until_ready(asked.url, "say", asked.wait)
+    address.wait_until_ready(asked.url, "say", asked.wait, asked.key)
     body = {"text": asked.text, "speaker_id": asked.voice, "device_id": asked.device_id, "speed": asked.speed}
     output = sound.Output(asked.output)
     try:
-        with httpx.stream("POST", f"{asked.url}/api/synthesize", json=body, timeout=120) as answer:
+        headers = address.shown(asked.key)
+        with httpx.stream("POST", f"{asked.url}/api/synthesize", json=body, headers=headers, timeout=120) as answer:
             if answer.status_code != 200:
                 answer.read()
                 raise address.refusal(answer)

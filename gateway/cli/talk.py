@@ -22,7 +22,7 @@ _HUSH_SECONDS = 3.0
 
 def main(asked: argparse.Namespace) -> int:
     """Raises Stopped."""
-    address.wait_until_ready(asked.url, "talk", asked.wait)
+    address.wait_until_ready(asked.url, "talk", asked.wait, asked.key)
     said = [sound.read(name, opus.RATE) for name in asked.files]
     output = sound.Output(asked.output)
     try:
@@ -101,7 +101,8 @@ async def _talk(asked: argparse.Namespace, said: list[bytes], output: sound.Outp
     hands_free = asked.hands_free or not said
     query = {"voice": asked.voice, "language": asked.language, "resume": asked.resume}
     query |= {"hands_free": "1"} if hands_free else {}
-    async with _connected(asked.url, {name: value for name, value in query.items() if value}) as socket:
+    query = {name: value for name, value in query.items() if value}
+    async with _connected(asked.url, query, asked.key) as socket:
         talk = _Conversation(socket, output)
         async with task_group() as tasks:
             listening = tasks.create_task(talk.listen())
@@ -149,11 +150,18 @@ async def _say_live(talk: _Conversation) -> bool:
 
 
 @asynccontextmanager
-async def _connected(url: str, query: dict[str, str]) -> AsyncIterator[ClientConnection]:
+async def _connected(url: str, query: dict[str, str], key: str) -> AsyncIterator[ClientConnection]:
     """Raises Stopped."""
     target = f"ws{url.removeprefix('http').rstrip('/')}{wire.PATH}?{urlencode(query)}"
     try:
-        socket = await connect(target, compression=None, proxy=None, max_size=4 * wire.MOST_BYTES, close_timeout=1)
+        socket = await connect(
+            target,
+            additional_headers=address.shown(key),
+            compression=None,
+            proxy=None,
+            max_size=4 * wire.MOST_BYTES,
+            close_timeout=1,
+        )
     except (OSError, InvalidHandshake) as exc:
         raise Stopped(f"no conversation at {url} ({type(exc).__name__})") from None
     async with socket:

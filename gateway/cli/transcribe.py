@@ -10,9 +10,9 @@ from gateway.cli import Stopped, address
 
 def main(asked: argparse.Namespace) -> int:
     """A line of text for each file. Raises Stopped."""
-    address.wait_until_ready(asked.url, "transcribe", asked.wait)
+    address.wait_until_ready(asked.url, "transcribe", asked.wait, asked.key)
     for name in asked.files:
-        text = _text(asked.url, name, asked.language)
+        text = _text(asked, name)
         print(f"{name}: {text}" if len(asked.files) > 1 else text, flush=True)
     return 0
 
@@ -20,11 +20,12 @@ def main(asked: argparse.Namespace) -> int:
 # Private
 
 
-def _text(url: str, name: str, language: str) -> str:
+def _text(asked: argparse.Namespace, name: str) -> str:
+    url, headers = f"{asked.url}/api/transcribe", address.shown(asked.key)
     try:
         with Path(name).open("rb") as file:
-            form = {"language": language} if language else {}
-            answer = httpx.post(f"{url}/api/transcribe", files={"audio": file}, data=form, timeout=4 * 3600)
+            form = {"language": asked.language} if asked.language else {}
+            answer = httpx.post(url, files={"audio": file}, data=form, headers=headers, timeout=4 * 3600)
     except OSError as exc:
         raise Stopped(f"{name}: {exc.strerror}") from None
     except httpx.TransportError as exc:

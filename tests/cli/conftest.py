@@ -16,16 +16,17 @@ class Said:
     err: str
 
 
-async def voxgate(*arguments: str, seconds: float = 30) -> Said:
+async def voxgate(*arguments: str, seconds: float = 30, said: str = "", **variables: str) -> Said:
+    """said: on its standard input; variables: of its environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VOXGATE_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "gateway", *arguments,
-        cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL,
+        cwd=ROOT, env=environment | variables, stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
         async with asyncio.timeout(seconds):
-            out, err = await process.communicate()
+            out, err = await process.communicate(said.encode())
     finally:
         if process.returncode is None:
             process.kill()
