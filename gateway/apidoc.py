@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway import apidoc_nls, apidoc_nls_async, apidoc_openai
+from gateway import apidoc_keys, apidoc_nls, apidoc_nls_async, apidoc_openai
 from gateway.apidoc_parts import (
     BYTES,
     MEANINGS,
@@ -53,7 +53,11 @@ def _merged(document: Document) -> Document:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             _errors_of(path)(path, operation["responses"])
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            apidoc_keys.complete(path, operation["responses"])
+    document["security"] = apidoc_keys.ASKED
+    components = document.setdefault("components", {})
+    components["securitySchemes"] = apidoc_keys.SCHEMES
+    schemas = components.setdefault("schemas", {})
     schemas |= {
         apidoc_nls.SCHEMA: apidoc_nls.RESULT,
         apidoc_nls_async.SCHEMA: apidoc_nls_async.ERROR,

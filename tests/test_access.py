@@ -21,7 +21,7 @@ from gateway.caller import Right
 from gateway.keys import Limits
 from gateway.settings import Settings
 from gateway.wire import fun_audio_chat
-from tests.conftest import Gateway, ready, running
+from tests.conftest import Gateway, ready, running, speech
 from tests.keyring import bearer, issue, revoke
 
 APP = build(Settings())
@@ -258,6 +258,58 @@ class TestShapes:
                 header = json.loads(await socket.recv())["header"]
                 assert (header["name"], header["status"], header["status_text"]) == ("TaskFailed", 40000001, says)
             assert socket.close_code == 1008
+
+    async def test_openai(self, asking: Gateway) -> None:
+        answer = await asking.client.post("/v1/audio/speech", headers=bearer("sk-wrong-key"))
+        error = answer.json()["error"]
+        assert (answer.status_code, error["type"], error["code"]) == (401, "authentication_error", "invalid_api_key")
+        assert "sk-wrong-key" not in answer.text
+        _, sent = await issue(asking, Right.TRANSCRIBE)
+        answer = await asking.client.post("/v1/audio/speech", headers=bearer(sent))
+        assert (answer.status_code, answer.json()["error"]["type"]) == (403, "permission_error")
+
+    @pytest.mark.parametrize("path", ["/v1/realtime?model=x", "/asr/2pass", "/nothing"])
+    async def test_a_handshake_is_refused_by_status(self, asking: Gateway, path: str) -> None:
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(f"ws://127.0.0.1:{asking.port}{path}", proxy=None):
+                raise AssertionError("never let in")
+        assert refused.value.response.status_code == 401
+
+    @pytest.mark.parametrize(
+        ("method", "path", "status"),
+        [
+            ("POST", "/stream/v1/asr", 200),
+            ("POST", "/stream/v1/tts", 200),
+            ("GET", "/stream/v1/asr/models", 400),
+            ("GET", "/stream/v1/tts/voices", 400),
+        ],
+    )
+    async def test_nls_over_http(self, asking: Gateway, method: str, path: str, status: int) -> None:
+        for headers, says in (
+            ({}, "缺少X-NLS-Token头部"),
+            ({"x-nls-token": "wrong-token"}, "Gateway:ACCESS_DENIED:The token 'wron***oken' is invalid!"),
+        ):
+            answer = await asking.client.request(method, path, headers=headers)
+            told = answer.json()
+            assert (answer.status_code, told["status"], told["message"]) == (status, 40000001, says)
+
+    async def test_nls_asks_for_the_appkey_that_its_key_has(self, asking: Gateway) -> None:
+        _, sent = await issue(asking, token="funspeech-token", appkey="default-app")
+        for given, says in (
+            ("", "缺少appkey参数"),
+            ("another-app", "Gateway:ACCESS_DENIED:The appkey 'anot***-app' is invalid!"),
+            ("short", "Gateway:ACCESS_DENIED:The appkey '*****' is invalid!"),
+            ("default-app", "SUCCESS"),
+        ):
+            query = {"appkey": given} if given else {}
+            answer = await asking.client.post(
+                "/stream/v1/asr", params=query, content=speech(1.0), headers={"x-nls-token": sent}
+            )
+            assert (answer.status_code, answer.json()["message"]) == (200, says)
+        answer = await asking.client.post(
+            "/stream/v1/tts", json={"text": "你好", "appkey": "another-app"}, headers={"x-nls-token": sent}
+        )
+        assert "anot***-app" in answer.json()["message"]
 
 
 class TestOpen:
