@@ -6,20 +6,25 @@ Rule 3: what is held is bounded: `feed` waits where the recogniser, or the reade
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from gateway.cutter import Cutter, Ears
 from gateway.endpointing import Endpointer
-from gateway.errors import GatewayError
 from gateway.events import Transcript
+from gateway.heard import Began as Began
+from gateway.heard import Ended as Ended
+from gateway.heard import Failed as Failed
+from gateway.heard import Final as Final
+from gateway.heard import Heard as Heard
+from gateway.heard import Partial as Partial
+from gateway.heard import Untold
 from gateway.recogniser import Recogniser
 from gateway.recognition import Bell, Outcome, Recognition, Utterance
 from gateway.resample import Resampler
-from gateway.segments import RATE, Cutter, Ears, Segment
+from gateway.segments import RATE, Segment
 from gateway.settings import Settings
 from gateway.tasks import task_group
 from gateway.verbs import Transcribe, Verb
@@ -33,48 +38,6 @@ IDLE = 10.0
 ends it, is recognised as a recording then."""
 _BLOCK = 0.6
 """Seconds that are cut at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Began:
-    number: int
-    """Counts from 0. One that was cleared leaves a gap."""
-    at: float
-    """Seconds from the first sample of the stream, here and below."""
-
-
-@dataclass(frozen=True, slots=True)
-class Partial:
-    """What is said so far, as it seems; the next one of its number replaces it."""
-
-    number: int
-    text: str = field(repr=False)
-    at: float
-    """Up to where the recogniser was given the stream."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Its text is still to come."""
-
-    number: int
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Final:
-    number: int
-    transcript: Transcript = field(repr=False)
-    """Text empty where no words were said; `utterance` is the number, start and end are always known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    number: int
-    error: GatewayError
-
-
-Heard = Began | Partial | Ended | Final | Failed
 
 
 class Utterances:
@@ -133,15 +96,15 @@ class Utterances:
         self._half = b""
         self._current: Utterance | None = None
         """The one that is being said."""
-        self._untold: deque[Heard] = deque()
+        self._untold = Untold(self._changed)
         self._fed = 0.0
         """Loop time of the last sample."""
         self._waits = False
         """Whether it is we who keep the speaker waiting."""
         self.begun = 0
         """Utterances so far."""
-        self._ended = self._over = False
-        """No more audio; no more events."""
+        self._ended = False
+        """No more audio."""
 
     def __repr__(self) -> str:
         unfinished = len(self._recognition.unfinished)
@@ -164,7 +127,7 @@ class Utterances:
                     for task in working:
                         task.cancel()
         finally:
-            self._finish()
+            self._untold.end()
 
     async def feed(self, pcm: bytes) -> None:
         """Mono s16le, any number of bytes; half a sample waits for its other half. Waits while too much is held."""
@@ -186,7 +149,7 @@ class Utterances:
         self._cutter.drop()
         if (dropped := self._current) is not None:
             self._current = None
-            self._untold = deque(event for event in self._untold if event.number != dropped.number)
+            self._untold.drop(dropped.number)
             self._recognition.drop(dropped)
 
     async def end(self) -> None:
@@ -196,40 +159,19 @@ class Utterances:
             self._ended = True
             self._recognition.end()
 
-    async def events(self) -> AsyncGenerator[Heard]:
+    def events(self) -> AsyncGenerator[Heard]:
         """In order for each utterance: Began, Ended, Final or Failed, with Partials in between; of those that were not
         taken in time the latest. The next utterance may begin before the last is final; see `events_in_turn`."""
-        while True:
-            while self._untold:
-                event = self._untold.popleft()
-                self._changed.ring()
-                yield event
-            if self._over:
-                return
-            await self._changed.wait()
+        return self._untold.take()
 
-    async def events_in_turn(self) -> AsyncGenerator[Heard]:
+    def events_in_turn(self) -> AsyncGenerator[Heard]:
         """The same, one utterance after the other: nothing of the next before the last is final or has failed."""
-        held: dict[int, list[Heard]] = {}
-        current: int | None = None
-        async for event in self.events():
-            if current is not None and event.number != current and not self._known(current):
-                current = None  # it was cleared
-            of_it = held.setdefault(event.number, [])
-            if of_it and isinstance(event, Partial) and isinstance(of_it[-1], Partial):
-                of_it.pop()
-            of_it.append(event)
-            while held and current in (None, min(held)):
-                current = min(held)
-                for one in held.pop(current):
-                    yield one
-                    if isinstance(one, Final | Failed):
-                        current = None
+        return self._untold.take_in_turn(self._known)
 
     # Private: what is said
 
     async def _room(self) -> None:
-        while self._latest is None and not self._over and self._too_much:
+        while self._latest is None and not self._untold.over and self._too_much:
             self._waits = True
             try:
                 await self._changed.wait()
@@ -241,7 +183,7 @@ class Utterances:
         return len(self._untold) >= MOST_UNTOLD or self._recognition.behind > MOST_BEHIND
 
     async def _hear(self, pcm: bytes) -> None:
-        if pcm and not self._over:
+        if pcm and not self._untold.over:
             self._fed = asyncio.get_running_loop().time()
             self._note(await self._cutter.feed(pcm))
 
@@ -250,7 +192,7 @@ class Utterances:
         return self._cut_now(missed=missed)
 
     def _cut_now(self, *, missed: bool) -> bool:
-        was, begun = self._current, [] if self._over else self._cutter.cut(missed=missed)
+        was, begun = self._current, [] if self._untold.over else self._cutter.cut(missed=missed)
         self._note(begun)
         return was is not None or bool(begun)
 
@@ -258,7 +200,7 @@ class Utterances:
         self._note_end()
         for segment in begun:
             self._current = self._recognition.add(self.begun, segment)
-            self._tell(Began(self.begun, segment.start / RATE))
+            self._untold.tell(Began(self.begun, segment.start / RATE))
             self.begun += 1
             self._note_end()
         if self._latest is not None:
@@ -267,7 +209,7 @@ class Utterances:
 
     def _note_end(self) -> None:
         if self._current is not None and self._current.segment.ended:
-            self._tell(Ended(self._current.number, self._current.segment.end / RATE))
+            self._untold.tell(Ended(self._current.number, self._current.segment.end / RATE))
             self._current = None
 
     async def _watch(self) -> None:
@@ -286,31 +228,16 @@ class Utterances:
 
     async def _work(self) -> None:
         await self._recognition.work()
-        self._finish()
-
-    def _finish(self) -> None:
-        self._over = True
-        self._changed.ring()
-
-    def _tell(self, event: Heard) -> None:
-        self._untold.append(event)
-        self._changed.ring()
+        self._untold.end()
 
     def _tell_partial(self, utterance: Utterance, text: str) -> None:
-        """In place of one that nobody has taken yet."""
-        event = Partial(utterance.number, text, utterance.segment.read)
-        for at, untold in enumerate(self._untold):
-            if isinstance(untold, Partial) and untold.number == event.number:
-                self._untold[at] = event
-                return
-        self._tell(event)
+        self._untold.tell(Partial(utterance.number, text, utterance.segment.read))
 
     def _tell_outcome(self, utterance: Utterance, outcome: Outcome) -> None:
         if isinstance(outcome, Transcript):
-            self._tell(Final(utterance.number, outcome))
+            self._untold.tell(Final(utterance.number, outcome))
         else:
-            self._tell(Failed(utterance.number, outcome))
+            self._untold.tell(Failed(utterance.number, outcome))
 
     def _known(self, number: int) -> bool:
-        """Whether there is, or may be, something to tell of it."""
-        return any(one.number == number for one in (*self._recognition.unfinished, *self._untold))
+        return self._untold.about(number) or any(one.number == number for one in self._recognition.unfinished)

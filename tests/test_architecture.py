@@ -16,6 +16,7 @@ INWARD = {"gateway.verbs", "gateway.events", "gateway.errors", "gateway.settings
 """The words that surfaces and adapters share."""
 STEPS = {
     "gateway.admission",
+    "gateway.cutter",
     "gateway.endpointing",
     "gateway.memory",
     "gateway.narration",
@@ -24,6 +25,7 @@ STEPS = {
     "gateway.resample",
     "gateway.segments",
     "gateway.sentences",
+    "gateway.tape",
     "gateway.tasks",
     "gateway.utterances",
 }

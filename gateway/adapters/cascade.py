@@ -12,11 +12,12 @@ from pathlib import Path
 from gateway.adapters.cascade_conversation import Conversation, Parts, Replier
 from gateway.adapters.cascade_recognition import LONGEST, MOST_UNHEARD
 from gateway.admission import Gate
+from gateway.cutter import Ears
 from gateway.endpointing import Endpointer
 from gateway.events import Audio, Conversed, Transcript
 from gateway.memory import Memory
 from gateway.recogniser import Recogniser
-from gateway.segments import RATE, Ears
+from gateway.segments import RATE
 from gateway.settings import Settings
 from gateway.tasks import task_group
 from gateway.utterances import Utterances

@@ -14,12 +14,11 @@ from gateway.adapters.funasr_line import Line
 from gateway.errors import BadRequest, GatewayError
 from gateway.events import Audio, Transcript
 from gateway.settings import Settings
-from gateway.verbs import EngineHealth, Live, Recording, State, Transcribe, Transcriber
+from gateway.tape import played
+from gateway.verbs import EngineHealth, Live, State, Transcribe, Transcriber
 from gateway.wire import funasr_2pass as wire
-from gateway.wire import wav
 from gateway.wire.funasr_http import UNSPECIFIED, code_of
 
-_HEAD_BYTES = 4096
 _PIECE = 64 * 1024
 _TRUSTED_SECONDS = 10.0
 """How long an engine that opened a WebSocket counts as ready: each one that is opened leaves a line in its log."""
@@ -56,7 +55,7 @@ class FunAsrWs:
     @asynccontextmanager
     async def session(self, job: Transcribe) -> AsyncIterator[AsyncIterator[Transcript]]:
         audio = job.audio
-        pieces, whole = (_live(audio.pieces), False) if isinstance(audio, Live) else (_read(audio), True)
+        pieces, whole = (_live(audio.pieces), False) if isinstance(audio, Live) else (played(audio, _PIECE), True)
         self._trusted = float("-inf")  # unless this one opens
         async with self._line.stream(_config(job), pieces, whole=whole) as events:
             self._trust()
@@ -82,14 +81,6 @@ class FunAsrWs:
 async def _live(pieces: AsyncIterator[Audio]) -> AsyncGenerator[bytes]:
     async for piece in pieces:
         yield piece.pcm
-
-
-async def _read(recording: Recording) -> AsyncGenerator[bytes]:
-    with await asyncio.to_thread(recording.path.open, "rb") as file:
-        head = wav.read_header(await asyncio.to_thread(file.read, _HEAD_BYTES), recording.path.stat().st_size)
-        await asyncio.to_thread(file.seek, head.start)
-        while pcm := await asyncio.to_thread(file.read, _PIECE):
-            yield pcm
 
 
 def _config(job: Transcribe) -> wire.Config:

@@ -10,29 +10,26 @@ Rule 4: audio that is no PCM is a whole file: it is decoded once it has all come
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from gateway import cleanup
-from gateway.deltas import Appended
 from gateway.errors import BadRequest, CallerError, ClientGone, GatewayError, TooLarge, TooSlow
-from gateway.events import Transcript
 from gateway.segments import RATE
 from gateway.socket import Socket
 from gateway.state import State
+from gateway.surfaces.funasr_2pass_pen import Pen
+from gateway.tape import played
 from gateway.tasks import task_group
 from gateway.utterances import Failed, Final, Partial, Utterances
 from gateway.wire import funasr_2pass as wire
-from gateway.wire import wav
-from gateway.wire.funasr_2pass import Config, Kind, Mode, Result
+from gateway.wire.funasr_2pass import Config, Mode
 from gateway.wire.funasr_frames import Audio, Command, Finish, Frames, Open, Unreadable
 
 PATH = "/asr/2pass"
 
 _AHEAD = 8
 """Frames of a client that are read before they are heard."""
-_HEAD_BYTES = 4096
 _PIECE = 2 * RATE
 """Bytes of a decoded file that are heard at a time."""
 
@@ -99,7 +96,7 @@ class _Client:
 
     async def _stream(self, asked: Config) -> None:
         """One stream, from its config to its last words."""
-        pen, live = _Pen(asked), asked.form == wire.PCM
+        pen, live = Pen(asked), asked.form == wire.PCM
         utterances = Utterances(
             self._state["transcribe"],
             self._settings,
@@ -128,7 +125,7 @@ class _Client:
             await utterances.feed(pcm)
         return said.ack
 
-    async def _file(self, utterances: Utterances, pen: "_Pen") -> bool:
+    async def _file(self, utterances: Utterances, pen: Pen) -> bool:
         """As `_live`. What cannot be decoded is for the last words to say."""
         settings = self._settings
         async with cleanup.workspace(self._state["scratch"]) as work:
@@ -143,11 +140,11 @@ class _Client:
                 pen.errors.append(exc)
                 return said.ack
             pen.ended = True
-            async for pcm in _samples(recording.path):
+            async for pcm in played(recording, _PIECE):
                 await utterances.feed(pcm)
         return said.ack
 
-    async def _tell(self, utterances: Utterances, pen: "_Pen") -> None:
+    async def _tell(self, utterances: Utterances, pen: Pen) -> None:
         async for event in utterances.events_in_turn():
             match event:
                 case Partial():
@@ -182,85 +179,7 @@ class _Said:
                     raise StopAsyncIteration
 
 
-class _Pen:
-    """What is written of one stream. While its client may still speak every answer goes out at once; then each waits
-    for the next, so that the last one can say that it is."""
-
-    def __init__(self, asked: Config) -> None:
-        self._asked = asked
-        self._page = Appended()
-        self._shown = ""
-        """Deltas of the utterance that runs."""
-        self._held: Result | None = None
-        self._final = False
-        """Whether the last answer said to be final."""
-        self.ended = False
-        self.errors: list[GatewayError] = []
-        """What went wrong in this stream."""
-
-    def partial(self, text: str) -> list[str]:
-        return [] if self._asked.mode is Mode.OFFLINE else self._delta(self._page.partial(text))
-
-    def final(self, said: Transcript) -> list[str]:
-        if self._asked.mode is Mode.ONLINE:
-            return self._last_delta(said.text)
-        shown = self._forget()
-        if not said.text and not shown:
-            return []
-        kind = Kind.OFFLINE if self._asked.mode is Mode.OFFLINE else Kind.SECOND_PASS
-        words = tuple((word.text, _ms(word.start), _ms(word.end)) for word in said.words)
-        start, end = (None if at is None else _ms(at) for at in (said.start, said.end))
-        return self._say(Result(kind, said.text, self._asked.name, start=start, end=end, words=words))
-
-    def failed(self, error: GatewayError) -> list[str]:
-        self.errors.append(error)
-        return [*self.final(Transcript(self._shown, "")), *self._release(), wire.fault(wire.Fault(str(error)))]
-
-    def last_words(self, ack: bool) -> list[str]:
-        if self._held is not None:
-            self._held, self._final = replace(self._held, final=True), True
-        error = "; ".join(dict.fromkeys(map(str, self.errors)))
-        return [*self._release(), wire.last_words(self._asked, ack=ack, final=self._final, error=error)]
-
-    # Private
-
-    def _delta(self, text: str, *, final: bool = False) -> list[str]:
-        if not text and not final:
-            return []
-        self._shown += text
-        kind = Kind.ONLINE if self._asked.mode is Mode.ONLINE else Kind.FIRST_PASS
-        return self._say(Result(kind, text, self._asked.name, final))
-
-    def _last_delta(self, text: str) -> list[str]:
-        """It is said to be the utterance's last, also where there is no more text."""
-        rest = self._page.final(text)
-        found = self._delta(rest, final=True) if rest or self._shown else []
-        self._shown = ""
-        return found
-
-    def _forget(self) -> str:
-        """The utterance's deltas, which count no more."""
-        shown, self._shown, self._page = self._shown, "", Appended()
-        return shown
-
-    def _say(self, result: Result) -> list[str]:
-        frames = self._release()
-        self._final = result.final
-        if result.whole and (self.ended or self._asked.mode is Mode.OFFLINE):
-            self._held = result
-            return frames
-        return [*frames, wire.result(result)]
-
-    def _release(self) -> list[str]:
-        held, self._held = self._held, None
-        return [] if held is None else [wire.result(held)]
-
-
 # Private
-
-
-def _ms(seconds: float) -> int:
-    return round(1000 * seconds)
 
 
 async def _save(said: _Said, into: Path, most: int) -> None:
@@ -272,12 +191,3 @@ async def _save(said: _Said, into: Path, most: int) -> None:
             if size > most:
                 raise TooLarge(f"more than {most} bytes")
             await asyncio.to_thread(file.write, piece)
-
-
-async def _samples(path: Path) -> AsyncGenerator[bytes]:
-    """Of a WAV file that the decoder made."""
-    with await asyncio.to_thread(path.open, "rb") as file:
-        head = wav.read_header(await asyncio.to_thread(file.read, _HEAD_BYTES), path.stat().st_size)
-        await asyncio.to_thread(file.seek, head.start)
-        while pcm := await asyncio.to_thread(file.read, _PIECE):
-            yield pcm
