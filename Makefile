@@ -9,7 +9,10 @@ run: .venv/run   ## the gateway on the embedded engines: no GPU, no Docker, no d
 	@exec $(BIN)/python -m gateway run $(ARGS)
 
 test: .venv/dev  ## every test that needs no Docker, no GPU and no engine packages
-	@$(BIN)/python -m pytest -m "not docker and not gpu and not engine" $(ARGS)
+	@$(BIN)/python -m pytest -m "not docker and not gpu and not engine and not clients" $(ARGS)
+
+test-clients: .venv-clients/npm ## stock clients of Realtime, Python's and JavaScript's (npm), against a real gateway (600 MB of packages)
+	@.venv-clients/bin/python -m pytest -m clients tests/clients $(ARGS)
 
 test-engines: .venv-engines/dev ## the real FunASR and CosyVoice code, on tiny models that the tests make (5 GB of packages)
 	@.venv-engines/bin/python -m pytest -m "engine and not gpu" $(ARGS)
@@ -74,4 +77,12 @@ lock: .venv/dev  ## pin the newest versions in requirements/*.lock
 .venv-litellm/bin/litellm:
 	@$(PYTHON) -m venv .venv-litellm && .venv-litellm/bin/pip install --quiet 'litellm[proxy]==1.110.2'
 
-.PHONY: help run test test-engines test-gpu bench bench-conversation bench-openai bench-engines bench-gpu check up down ps logs build models env lock
+.venv-clients/dev: requirements/clients.lock
+	@$(PYTHON) deploy/environment.py $@ $<
+
+.venv-clients/npm: tests/clients/package.json .venv-clients/dev
+	@mkdir -p .venv-clients/node && cp $< .venv-clients/node
+	@command -v npm >/dev/null || { echo "no npm: the tests of @openai/agents will skip"; exit 0; }; \
+	cd .venv-clients/node && npm install --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error && touch ../npm
+
+.PHONY: help run test test-clients test-engines test-gpu bench bench-conversation bench-openai bench-engines bench-gpu check up down ps logs build models env lock

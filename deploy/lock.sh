@@ -10,3 +10,6 @@ uv --override gateway-without.txt ${UPGRADE---upgrade} dev.in -o dev.lock
 for name in gateway embedded avatar run; do uv --override gateway-without.txt "$name.in" -c dev.lock -o "$name.lock"; done
 uv --override engines-without.txt engines-dev.in -c dev.lock -o engines-dev.lock
 uv --override engines-without.txt engines.in -c engines-dev.lock -o engines.lock
+# Not held to dev.lock: what stock clients need is theirs to say.
+# shellcheck disable=SC2086
+uv --override gateway-without.txt ${UPGRADE---upgrade} clients.in -o clients.lock

@@ -95,11 +95,13 @@ class Conversation:
             case wire.Create(found, previous):
                 await self._create(found, previous)
             case wire.Retrieve(name):
-                self._line.emit("conversation.item.retrieved", item=self._items.get(name).shown(self._line.dialect))
+                self._line.emit(
+                    "conversation.item.retrieved", item=self._items.get(name, "retrieve").shown(self._line.dialect)
+                )
             case wire.Truncate(name, content, milliseconds):
-                await self._truncate(self._items.get(name), content, milliseconds)
+                await self._truncate(self._items.get(name, "truncate"), content, milliseconds)
             case wire.Delete(name):
-                await self._delete(self._items.get(name))
+                await self._delete(self._items.get(name, "delete"))
             case wire.CreateResponse():
                 await self._respond(said)
             case wire.CancelResponse(name):
@@ -185,7 +187,7 @@ class Conversation:
 
     def _given(self, found: Fields) -> Item:
         if found.text("type", 100) == "item_reference":
-            return self._items.get(found.needed("id", 128))
+            return self._items.get(found.needed("id", 128), "reference")
         item = self._read(found)
         self._listen(item)
         return item

@@ -54,11 +54,11 @@ class Items:
     def last(self) -> str | None:
         return self._items[-1].id if self._items else None
 
-    def get(self, id: str) -> Item:  # noqa: A002
-        """Raises Wrong."""
+    def get(self, id: str, to: str) -> Item:  # noqa: A002
+        """to: what it is wanted for, a word of the error's code. Raises Wrong."""
         found = next((one for one in self._items if one.id == id), None)
         if found is None:
-            raise Wrong(f"Item with item_id '{id}' not found.", "item_not_found", "item_id")
+            raise Wrong(f"Error: item with id '{id}' does not exist.", f"item_{to}_invalid_item_id", "item_id")
         return found
 
     def add(self, item: Item, previous: str | None = None) -> str | None:
@@ -67,7 +67,7 @@ class Items:
             raise Wrong(f"Item with id '{item.id}' exists already.", "item_exists", "item.id")
         place = len(self._items) if previous is None else 0
         if previous not in (None, "root"):
-            place = self._items.index(self.get(previous or "")) + 1
+            place = self._items.index(self.get(previous or "", "create")) + 1
         self._items.insert(place, item)
         before = self._items[place - 1].id if place else None
         self._forget_old()
@@ -96,13 +96,16 @@ def messages(items: Sequence[Item]) -> tuple[Message, ...]:
     results = {item.call_id: item.output for item in items if item.kind is Kind.RESULT}
     found: list[Message] = []
     owed: list[Call] = []
+    before = Kind.MESSAGE
     for item in items:
+        if item.kind is Kind.MESSAGE or (item.kind is Kind.CALL and before is Kind.RESULT):
+            _call(found, owed, results)
+            owed = []
         if item.kind is Kind.CALL:
             owed.append(Call(item.call_id, item.name, item.arguments))
         elif item.kind is Kind.MESSAGE:
-            _call(found, owed, results)
-            owed = []
             _say(found, Role(item.role), item.text)
+        before = item.kind
     _call(found, owed, results)
     return tuple(found)
 

@@ -73,8 +73,10 @@ class Response:
     def call(self, call: ToolCall) -> None:
         """A function that is to be called."""
         self._close_message("completed", whole=True)
-        item = Item(new_id("item"), Kind.CALL, status="in_progress", call_id=call.id, name=call.name)
-        about = {"item_id": item.id, "output_index": len(self._output), "call_id": call.id}
+        known = any(item.call_id == call.id for item in (*self._items, *self._output))
+        name = new_id("call") if known or not call.id else call.id  # some chat models begin anew with each reply
+        item = Item(new_id("item"), Kind.CALL, status="in_progress", call_id=name, name=call.name)
+        about = {"item_id": item.id, "output_index": len(self._output), "call_id": name}
         self._add(item)
         item.arguments = call.arguments
         self._line.emit("response.function_call_arguments.delta", response_id=self.id, **about, delta=call.arguments)

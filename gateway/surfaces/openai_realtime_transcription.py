@@ -179,9 +179,11 @@ class Transcribing:
                     self._listening.clear(self._heard)
                 self._line.emit("input_audio_buffer.cleared")
             case wire.Retrieve(name):
-                self._line.emit("conversation.item.retrieved", item=self._items.get(name).shown(self._line.dialect))
+                self._line.emit(
+                    "conversation.item.retrieved", item=self._items.get(name, "retrieve").shown(self._line.dialect)
+                )
             case wire.Delete(name):
-                self._items.delete(self._items.get(name))
+                self._items.delete(self._items.get(name, "delete"))
                 self._line.emit("conversation.item.deleted", item_id=name)
             case wire.ClearOutput():
                 pass

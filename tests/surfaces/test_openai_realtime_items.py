@@ -62,7 +62,7 @@ class TestItems:
             assert (await client.until("conversation.item.deleted"))["item_id"] == "msg_001"
             for kind in ("retrieve", "delete"):
                 name = await client.send(f"conversation.item.{kind}", item_id="msg_001")
-                assert (await client.error(name))["code"] == "item_not_found"
+                assert (await client.error(name))["code"] == f"item_{kind}_invalid_item_id"
 
     @pytest.mark.parametrize(
         ("item", "param"),
@@ -244,6 +244,20 @@ class TestFunctions:
             await client.write("hello")
             await client.respond()
         assert (len(there.mind.asked[0].tools), there.mind.asked[0].tool_choice) == (tools, wanted)
+
+    async def test_have_an_id_each_though_the_model_begins_anew(self, gateway: Gateway, there: World) -> None:
+        there.mind.replies = [[Call("call_0", "weather", "{}")], [Call("call_0", "weather", "{}")], ["Both."]]
+        async with dialled(gateway) as client:
+            await manual(client, tools=[WEATHER])
+            await client.write("the weather, twice")
+            for output in ("rain", "snow"):
+                call = (await client.respond())["output"][0]["call_id"]
+                result = {"type": "function_call_output", "call_id": call, "output": output}
+                await client.send("conversation.item.create", item=result)
+            await client.respond()
+        said = there.mind.asked[2].messages
+        assert [one.text for one in said] == ["the weather, twice", "", "rain", "", "snow"]
+        assert said[1].calls[0].id == said[2].call != said[3].calls[0].id == said[4].call
 
     async def test_are_known_to_one_response_alone(self, gateway: Gateway, there: World) -> None:
         async with dialled(gateway) as client:
