@@ -74,9 +74,7 @@ def _fields(formats: list[Format]) -> Document:
 def _more() -> Document:
     return {
         "languages[]": _list(TEXT | {"pattern": r"^[A-Za-z]{2,3}$"}, "Which it may be; one alone is as language."),
-        "keywords[]": _list(
-            TEXT | {"maxLength": LONGEST_KEYWORD}, "Words to expect.", maxItems=min(MOST_KEYWORDS, 1000)
-        ),
+        "keywords[]": _list(TEXT | {"maxLength": LONGEST_KEYWORD}, "Words to expect.", maxItems=MOST_KEYWORDS),
         "timestamp_granularities[]": _list(TEXT | {"enum": ["word", "segment"]}, "Of verbose_json."),
         "include[]": _list(TEXT | {"enum": ["logprobs"]}, "Accepted; no engine has any."),
         "stream": {"type": "boolean", "description": "Answer with events."},

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import accumulate, groupby, pairwise
 
-from gateway.deltas import has_blanks
+from gateway.deltas import Appended, has_blanks
 from gateway.events import Transcript, Word
 from gateway.passages import Passage
 from gateway.pieces import Piece, Span
 from gateway.sentences import ABBREVIATIONS
 
 PAUSE = 0.6
-"""Seconds between two words that part sentences, besides ends of sentences."""
+"""Seconds between two words that part sentences, as their ends do."""
 _MOST_LETTERS = 4000
 """Of texts that are compared letter by letter; a longer one's engine is mad."""
 _LETTER, _CHARACTER, _DIGIT = 1.0, 3.5, 4.0
@@ -69,7 +69,7 @@ def sentences(passage: Passage) -> list[Sentence]:
     """What was said in a passage, sentence by sentence. Some milliseconds of work."""
     found: list[Sentence] = []
     reached = passage.piece.start
-    for said in passage.said:
+    for said in _together(passage.said):
         units = _units(said.text)
         times = _aligned(units, said.words) if said.words else _shared(units, _speech(said, passage.piece))
         words = []
@@ -77,11 +77,20 @@ def sentences(passage: Passage) -> list[Sentence]:
             reached = min(max(start, reached), passage.piece.end)
             until = min(max(end, reached), passage.piece.end)
             words.append(Said(unit.shown, unit.word, round(reached, 3), round(until, 3), unit.last))
-        found += [Sentence(tuple(part), bool(said.words)) for part in _parts(words)]
+        found += [Sentence(tuple(part), bool(said.words)) for part in _parts(words, bool(said.words))]
     return found
 
 
 # Private
+
+
+def _together(said: Sequence[Transcript]) -> Sequence[Transcript]:
+    """Where it is not known when any of them was said, they share the time."""
+    if len(said) < 2 or any(one.words or one.start is not None or one.end is not None for one in said):
+        return said
+    page = Appended()
+    return [Transcript("".join(page.final(one.text.strip()) for one in said), said[0].language)]
+
 
 _Times = list[tuple[float, float]]
 
@@ -139,7 +148,7 @@ def _parts_from(piece: str, character: str) -> bool:
     kind = unicodedata.category(character)
     if not letters or kind[0] == "M":
         return False
-    return kind in ("Ps", "Pi") or (kind[0] in "LN" and not (has_blanks(character) and has_blanks(letters[-1])))
+    return kind in ("Ps", "Pi") or (kind[0] in "LN" and not all(map(has_blanks, (letters[-1], piece[-1], character))))
 
 
 def _is_letter(character: str) -> bool:
@@ -150,10 +159,11 @@ def _weight(letter: str) -> float:
     return _DIGIT if letter.isdigit() else _LETTER if has_blanks(letter) else _CHARACTER
 
 
-def _parts(words: Sequence[Said]) -> Iterator[Sequence[Said]]:
+def _parts(words: Sequence[Said], measured: bool) -> Iterator[Sequence[Said]]:
+    """measured: whether pauses between words are real."""
     first = 0
     for at in range(1, len(words)):
-        if words[at - 1].last or words[at].start - words[at - 1].end >= PAUSE:
+        if words[at - 1].last or (measured and words[at].start - words[at - 1].end >= PAUSE):
             yield words[first:at]
             first = at
     yield words[first:]

@@ -497,3 +497,22 @@ async def test_people_s_recordings(gateway: Gateway, engine: ScriptedEngine, nam
     found = (await post(gateway, path.read_bytes(), response_format="verbose_json")).json()
     assert engine.seen.asked
     assert all(0 <= one["start"] < one["end"] <= found["duration"] for one in found["segments"])
+
+
+@pytest.mark.parametrize("fields", [{"stream": "true"}, {"response_format": "text"}])
+async def test_a_client_that_reads_nothing_is_left(
+    tmp_path: Path, engine: ScriptedEngine, fields: dict[str, str]
+) -> None:
+    async with running(tmp_path, engine, client_idle_timeout=0.3) as gateway:
+        await ready(gateway)
+        engine.script = Script(text="x " * 6_000_000)
+        request = httpx.Request("POST", gateway.url + PATH, data=fields, files={"file": upload()})
+        body = request.read()
+        head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
+        writer.write(f"{head}content-type: {request.headers['content-type']}\r\n\r\n".encode() + body)
+        async with asyncio.timeout(20):
+            while not engine.seen.finished:
+                await asyncio.sleep(0.01)
+            await gateway.idle(15)
+        writer.close()
