@@ -33,13 +33,15 @@ _DRAIN_BYTES, _DRAIN_SECONDS = 256 * 1024 * 1024, 10.0
 
 
 class Exchange:
-    """The request's parts as a handler wants them, and the answer's, in order: start, write…, end."""
+    """The request's parts as a handler wants them, and the answer's, in order: start, write…, end.
 
-    __slots__ = ("_body_read", "_receive", "_send", "complete", "scope", "started")
+    started: whether any of the answer was sent; blank: whether that are blanks of a pulse; complete: all of it."""
+
+    __slots__ = ("_body_read", "_receive", "_send", "blank", "complete", "scope", "started")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
-        self.started = self.complete = False
+        self.started = self.complete = self.blank = False
         self._body_read = False
         self._receive, self._send = receive, send
 
@@ -124,6 +126,7 @@ class Exchange:
             while True:
                 await asyncio.sleep(every)
                 if not self.started:
+                    self.blank = True
                     await self.start(200, JSON)
                 await self.write(b" ")
 
@@ -143,11 +146,11 @@ class Exchange:
     async def refuse(
         self, exc: GatewayError, shape: Shape, *, status: int | None = None, headers: Headers = ()
     ) -> None:
-        """The whole answer to a failed request. status: in place of the failure's own."""
+        """The whole answer to a failed request; after blanks, the rest of it. status: in place of the failure's own."""
         status = exc.status if status is None else status
         headers = [*headers, *((name.encode(), value.encode()) for name, value in hints(exc).items())]
         body = shape(exc)
-        if self._body_read or not self._has_body() or isinstance(exc, ShuttingDown):
+        if self.started or self._body_read or not self._has_body() or isinstance(exc, ShuttingDown):
             await self.answer(status, body, headers=headers)
             return
         headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]

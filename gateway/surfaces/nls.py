@@ -86,7 +86,7 @@ async def http_task(http: Exchange) -> AsyncIterator[str]:
     except ClientGone:
         raise
     except GatewayError as exc:
-        if http.started:
+        if http.started and not http.blank:
             raise
 
         def shaped(failure: GatewayError) -> bytes:

@@ -108,7 +108,14 @@ class _Connection:
         self._mistakes = 0
         """In a row."""
         self._stray = False
-        """Whether the last message was audio that nobody had asked for; it is answered once."""
+        """Whether audio that nobody asked for needs no answer: the last message was some, or it was on its way when
+        its task ended."""
+        self._asked: Line | None = None
+        """Of the Start that is being looked at."""
+        self._stopped = False
+        """Whether the client has ended the task that runs."""
+        self._last_id = ""
+        """Of a task that ended by itself: its Stop may have been on its way."""
         self._running: asyncio.Task[None] | None = None
         self._clock: asyncio.Timeout | None = None
 
@@ -135,6 +142,7 @@ class _Connection:
     def over(self, line: Line) -> None:
         if line is self._line:
             self._line = self._task = None
+            self._stray, self._last_id = not self._stopped, "" if self._stopped else line.task_id
             self._touch()
 
     # Private
@@ -153,7 +161,7 @@ class _Connection:
                 self._mistakes = 0
             except (CallerError, wire.Unusable) as exc:
                 self._mistakes = one_more(self._mistakes)
-                line = self._line
+                line = self._line or self._asked
                 namespace, task_id = (line.namespace, line.task_id) if line else (wire.DEFAULT, self._own_id)
                 await self.fail(namespace, task_id, *_wrong(exc))
 
@@ -176,6 +184,7 @@ class _Connection:
             await line.fail(Status.IDLE_TIMEOUT, f"Gateway:IDLE_TIMEOUT:nothing was said for {patience:g} s")
 
     async def _take(self, frame: bytes | str) -> None:
+        self._asked = None
         if isinstance(frame, bytes):
             await self._hear(frame)
             return
@@ -193,6 +202,7 @@ class _Connection:
         if self._task is not None:
             self._touch()
             await self._task.audio(audio)
+            self._touch()  # it may be we who kept it waiting
         elif not self._stray:
             self._stray = True
             raise BadRequest("Connection not started")
@@ -200,22 +210,25 @@ class _Connection:
     def _begin(self, message: wire.Message) -> None:
         if self._task is not None:
             raise BadRequest("Connection already started")
+        self._asked = line = Line(self, message.namespace, message.task_id or new_id())
         caller.current().require(_RIGHTS[message.namespace])
         caller.current().check_appkey(message.appkey)
-        line = Line(self, message.namespace, message.task_id or new_id())
         task = self._kinds[message.namespace](line, message)
-        self._line, self._task = line, task
+        self._line, self._task, self._stopped = line, task, False
         self._running = self._tasks.create_task(self._work(line, task))
 
     async def _command(self, message: wire.Message) -> None:
         if message.name not in wire.COMMANDS[message.namespace]:
             raise BadRequest(f"Invalid message name: {message.name}")
         if self._task is None or self._line is None:
+            if message.task_id and message.task_id == self._last_id:
+                return
             raise BadRequest("Connection not started")
         if message.namespace != self._line.namespace:
             raise BadRequest("Invalid namespace")
         if message.task_id not in ("", self._line.task_id):
             raise BadRequest("Task ID not match")
+        self._stopped = message.name.startswith("Stop")
         await self._task.command(message)
 
     async def _work(self, line: Line, task: Task) -> None:

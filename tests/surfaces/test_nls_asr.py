@@ -324,6 +324,38 @@ class TestFailures:
             task.cancel()
         await asyncio.wait(held)
 
+    async def test_w15_recordings_are_recognised_at_the_same_time(
+        self, gateway: Gateway, engine: ScriptedEngine
+    ) -> None:
+        """W15: as many as the engine has slots; no lock lets one wait for another."""
+        engine.script = Script(pause=60)
+        held = [asyncio.create_task(ask(gateway)) for _ in range(4)]
+        async with asyncio.timeout(20):
+            while engine.seen.running < 4:
+                await asyncio.sleep(0.01)
+        for task in held:
+            task.cancel()
+        await asyncio.wait(held)
+
+    async def test_a_long_recognition_keeps_its_client_and_a_late_failure_is_told_too(
+        self, tmp_path: Path, engine: ScriptedEngine
+    ) -> None:
+        async with running(tmp_path, engine, answer_pulse=0.1) as slow:
+            await ready(slow)
+            for end, status in ((End.WHOLE, 20000000), (End.DIE, 50000000)):
+                engine.script = Script(pause=0.5, end=end)
+                answer = await ask(slow)
+                assert answer.content.startswith(b"  ")
+                assert (answer.status_code, answer.json()["status"]) == (200, status)
+            await slow.idle()
+
+    async def test_w20_nothing_of_an_upload_is_left_or_served(self, gateway: Gateway) -> None:
+        """W20: no file of a user's can be had by anybody, nor stays."""
+        done(await ask(gateway))
+        await gateway.idle()
+        assert gateway.scratch() == []
+        assert (await gateway.client.get("/tmp/upload")).status_code == 404
+
     async def test_a_client_that_leaves_frees_its_place(self, gateway: Gateway, engine: ScriptedEngine) -> None:
         engine.script = Script(pause=60)
         asking = asyncio.create_task(ask(gateway))

@@ -141,7 +141,24 @@ class TestWhatIsWrong:
         async with nls() as (_, client):
             await client.send("StartSynthesis", {"volume": 101})
             assert await client.refused() == "volume is not of 0 to 100"
+            header = client.events[-1]["header"]
+            assert (header["task_id"], header["namespace"]) == (client.task_id, "Default"), (
+                "of the task that it is about"
+            )
+            await client.send("StartSynthesis", {"volume": 101}, namespace=wire.SYNTHESIZER)
+            await client.refused()
+            assert client.events[-1]["header"]["namespace"] == wire.SYNTHESIZER
             await completes(client)
+
+    async def test_what_was_on_its_way_when_a_task_failed_is_no_mistake(self) -> None:
+        async with nls() as (_, client):
+            await client.send("StartSynthesis", {"fails": "yes"})
+            await client.send("RunSynthesis", {"text": "broke"})
+            await client.refused()
+            await client.socket.send(b"\0\0")
+            await client.send("StopSynthesis")
+            await completes(client)
+            assert "TaskFailed" not in client.order
 
     async def test_audio_that_nobody_asked_for_is_answered_once(self) -> None:
         async with nls() as (_, client):
