@@ -22,7 +22,7 @@ from gateway.job_runner import Kind, Runner
 __all__ = ["Job", "Jobs", "Kind", "State", "Submission", "owner_of"]
 
 _SWEPT = 100
-"""Ended jobs that are removed in one go."""
+"""Ended jobs that are looked up in one go."""
 
 
 class Jobs:
@@ -77,12 +77,14 @@ class Jobs:
 
     async def sweep(self) -> int:
         """Forgets the jobs that ended long ago, with what belongs to them; how many."""
-        old = await self._rows.ended_before(datetime.now(UTC) - self._keep, _SWEPT)
-        for job in old:
-            if self._runner.knows(job.kind):
-                await self._runner.kind(job.kind).remove(job)
-            await self._rows.delete(job)
-        return len(old)
+        swept = 0
+        while old := await self._rows.ended_before(datetime.now(UTC) - self._keep, _SWEPT):
+            for job in old:
+                if self._runner.knows(job.kind):
+                    await self._runner.kind(job.kind).remove(job)
+                await self._rows.delete(job)
+            swept += len(old)
+        return swept
 
     # Private
 

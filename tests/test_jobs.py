@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from gateway import job_runner
+from gateway import jobs as jobs_module
 from gateway.database import Database, open_database
 from gateway.database import jobs as table
 from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineUnavailable
@@ -308,6 +309,15 @@ class TestRetention:
             assert await jobs.sweep() == 1
             assert bench.removed == ["old"]
             assert [job.id for job in await jobs.newest("work")] == [new]
+
+    async def test_many_are_forgotten_in_one_sweep(
+        self, database: Database, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(jobs_module, "_SWEPT", 3)
+        async with working(database, bench.kind(), keep=3600) as jobs:
+            await ended(jobs, *[await jobs.submit(wanted()) for _ in range(8)])
+            await database.execute(update(table).values(ended_at=datetime.now(UTC) - timedelta(days=1)))
+            assert await jobs.sweep() == 8 and await jobs.sweep() == 0
 
     async def test_one_that_has_not_ended_is_kept_however_old(self, database: Database, bench: Bench) -> None:
         bench.gate.clear()

@@ -19,6 +19,7 @@ from sqlalchemy import text as sql
 from engines.scripted import End, Script, ScriptedEngine, Seen
 from gateway import webhooks
 from gateway.caller import Right
+from gateway.keys import Limits
 from gateway.wire import nls_async as wire
 from tests.conftest import Gateway, ready, register, running
 from tests.elsewhere import Elsewhere, elsewhere
@@ -463,3 +464,18 @@ class TestKeys:
                     break
                 await asyncio.sleep(0.05)
         assert found["error_code"] == 50000000 and "not good any more" in found["error_message"]
+
+    async def test_a_task_costs_its_key_what_was_synthesised(self, guarded: Gateway) -> None:
+        _, token = await issue(guarded, limits=Limits(day_seconds=2.0))
+
+        async def outcome() -> dict[str, Any]:
+            answer = await self.asked(guarded, token)
+            task_id = answer.json()["data"]["task_id"]
+            params = {"appkey": "a", "token": token, "task_id": task_id}
+            async with asyncio.timeout(10):
+                while (found := (await guarded.client.get(PATH, params=params)).json())["error_message"] == "RUNNING":
+                    await asyncio.sleep(0.02)
+            return dict(found)
+
+        assert (await outcome())["error_message"] == "SUCCESS", "two seconds, all that it has"
+        assert (await outcome())["error_code"] == 50000000
