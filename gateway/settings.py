@@ -235,6 +235,19 @@ class Settings(BaseModel):
     animate_stall: Seconds = 600.0
     """Longest time that an engine may make no progress with a video; then it is given up."""
 
+    avatar_upload_max_bytes: Count = 4 * 1024**3
+    """Largest upload for the digital human."""
+    avatar_max_seconds: Seconds = 1800.0
+    """Longest recording that a video is made for, and longest template."""
+    avatar_max_side: Count = 4096
+    """Most pixels of a template's width or height."""
+    avatar_ttl: Seconds = 24 * 3600.0
+    """How long its uploads and videos stay."""
+    avatar_most_bytes: Count = 50 * 1024**3
+    """Most bytes of uploads, and of videos; beyond it the oldest go."""
+    avatar_queue: Count = 1000
+    """Videos that may wait for an engine; the next one is refused."""
+
     endpoint_silence: Seconds = 0.6
     """Hands-free: silence that ends a turn."""
     endpoint_threshold: float = Field(default=0.5, gt=0, lt=1)

@@ -280,6 +280,10 @@ Transcriber = Engine[Transcribe, Transcript]
 class Animator(Engine[Animate, Animated], Protocol):
     """Leaving a session early leaves the job as it is; its last event is the Video."""
 
+    async def holds(self, code: str) -> bool:
+        """Whether this very engine knows the job. False where it cannot be asked."""
+        ...
+
     async def discard(self, code: str) -> None:
         """Ends the job where the engine can, and removes its files. Never raises for what is not there."""
         ...

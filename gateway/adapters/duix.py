@@ -18,6 +18,7 @@ from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineError, Eng
 from gateway.events import Animated, Rendering, Video
 from gateway.settings import Settings
 from gateway.verbs import Animate, Animator, EngineHealth
+from gateway.verbs import State as EngineState
 from gateway.wire import duix as wire
 from gateway.wire.duix import Code, Job, State
 
@@ -34,6 +35,8 @@ class Duix:
         self.url = url.rstrip("/")
         self._http, self._folder = http, Folder(settings.animation)
         self._poll, self._stall = settings.animate_poll, settings.animate_stall
+        self._busy_since: float | None = None
+        """Loop time since which it has said that it is busy, and nothing else."""
 
     @asynccontextmanager
     async def session(self, job: Animate) -> AsyncIterator[AsyncIterator[Animated]]:
@@ -45,8 +48,19 @@ class Duix:
         async with aclosing(self._follow(job.code, known)) as events:
             yield events
 
+    async def holds(self, code: str) -> bool:
+        try:
+            return await self._query(code) is not None
+        except EngineError:
+            return False
+
     async def health(self) -> EngineHealth:
-        return await engine_http.health(self._http, self.url)
+        found = await engine_http.health(self._http, self.url)
+        busy = 0.0 if self._busy_since is None else asyncio.get_running_loop().time() - self._busy_since
+        if found.state is not EngineState.READY or busy < self._stall:
+            return found
+        reason = f"busy for {busy:.0f} s with a video that is none of ours; restart it"
+        return EngineHealth(EngineState.FAILED, found.model, found.device, reason)
 
     async def discard(self, code: str) -> None:
         """Upstream knows no such request: its job runs on, into a file that is removed with the next job's."""
@@ -67,7 +81,9 @@ class Duix:
             async with post as answer:
                 said = _read(await answer.body(_ANSWER_BYTES))
         if said.code == Code.BUSY:
+            self._busy_since = self._busy_since or asyncio.get_running_loop().time()
             raise EngineBusy("the engine is busy with another video", retry_after=10)
+        self._busy_since = None
         if said.code == Code.PARAMETER:
             raise BadRequest(said.text or "the engine does not take this job", code="engine_refused", quotes=True)
         if said.code not in (Code.OK, Code.DUPLICATE):

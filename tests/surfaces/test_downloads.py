@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.scripted import Script, ScriptedEngine
-from gateway.surfaces.downloads import byte_range
+from gateway.ranges import byte_range
 from tests.conftest import Gateway, ready, running
 from tests.surfaces.conftest import Desktop
 

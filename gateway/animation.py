@@ -1,0 +1,284 @@
+"""Talking videos as jobs: accepted once the files are known to be good, made one after the other, read at any time.
+
+`upload → probe → job → normalise → engine → probe → shelf`.
+
+Rule 1: what reaches an engine is named by us; what a client calls its job is a key in the table of jobs, no more.
+Rule 2: a job has its own links to its inputs, so that no sweep of uploads takes them away.
+Rule 3: a video is on the shelf before its job has succeeded, under a name that the job was submitted with.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+
+from gateway import cleanup
+from gateway.admission import Gate
+from gateway.errors import CallerError, EngineBroke, GatewayError, NotFound
+from gateway.events import Animated, Rendering
+from gateway.jobs import Job, Jobs, Kind, State, Submission
+from gateway.normalise import Decoder
+from gateway.probe import Media, MediaRejected, Prober
+from gateway.replicas import Replicas
+from gateway.settings import Settings
+from gateway.shelf import Shelf, new_name
+from gateway.verbs import Animate, Animator
+
+log = structlog.get_logger(__name__)
+KIND = "avatar"
+_SECONDS = 60.0
+"""That a video is estimated to take as long as none was made."""
+_SMOOTHING = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A video that is asked for."""
+
+    code: str
+    """The client's name of the job; the same again, of the same tenant, is the same job."""
+    audio: Path
+    video: Path
+    ping_pong: bool = True
+    super_resolution: bool = False
+    watermark: bool = False
+    beside: str = ""
+    """Name in the folder temp under which the video is wanted as well, for clients that share the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a job keeps of it."""
+
+    code: str
+    result: str
+    """Name of the video on the shelf."""
+    ping_pong: bool
+    super_resolution: bool
+    watermark: bool
+    beside: str
+    seconds: float
+    """Of the recording."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    job: Job
+    percent: float
+    """Below 100 until it has succeeded."""
+    place: int
+    """In the queue, from 1; 0 where it does not wait."""
+    seconds: float
+    """Until it is done, an estimate; 0 where it has ended."""
+
+    @property
+    def result(self) -> str:
+        """Name of the video on the shelf; empty until it is there."""
+        return _plan(self.job).result if self.job.state is State.SUCCEEDED else ""
+
+
+class Animations:
+    """One of the process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        jobs: Jobs,
+        animate: Replicas[Animate, Animated],
+        prober: Prober,
+        decoder: Decoder,
+        decoding: Gate,
+        scratch: Path,
+    ) -> None:
+        self._settings, self._jobs, self._animate = settings, jobs, animate
+        self._prober, self._decoder, self._decoding, self._scratch = prober, decoder, decoding, scratch
+        folder = settings.animation.absolute()
+        self._inputs, self._temp = folder / "inputs", folder / "temp"
+        self.uploads, self.results = (
+            Shelf(folder / name, ttl=settings.avatar_ttl, most_bytes=settings.avatar_most_bytes)
+            for name in ("uploads", "results")
+        )
+        self._percent: dict[str, float] = {}
+        self._pace: float | None = None
+        """Seconds that a video took, smoothed."""
+        jobs.register(
+            Kind(
+                KIND,
+                self._work,
+                slots=len(settings.animate_urls),
+                queue=settings.avatar_queue,
+                follows=lambda _: (),
+                remove=self._remove,
+            )
+        )
+
+    async def submit(self, tenant: str, wanted: Wanted) -> Job:
+        """The job, which may have been there. Raises MediaRejected, EngineBusy where too many wait."""
+        if (known := await self._jobs.find(KIND, tenant, wanted.code)) is not None:
+            return known
+        seconds = await self._check(wanted)
+        plan = Plan(
+            f"vg-{secrets.token_hex(16)}",
+            new_name(".mp4"),
+            wanted.ping_pong,
+            wanted.super_resolution,
+            wanted.watermark,
+            wanted.beside,
+            seconds,
+        )
+        await asyncio.to_thread(self._link, plan, wanted)
+        try:
+            job_id = await self._jobs.submit(Submission(KIND, asdict(plan), tenant, wanted.code))
+        except GatewayError:
+            await asyncio.to_thread(self._unlink, plan)
+            raise
+        job = await self._jobs.get(job_id)
+        assert job is not None
+        if _plan(job) != plan:  # another request was quicker
+            await asyncio.to_thread(self._unlink, plan)
+        return job
+
+    async def status(self, tenant: str, code: str) -> Status:
+        """Raises NotFound."""
+        job = await self._jobs.find(KIND, tenant, code)
+        if job is None:
+            raise NotFound("there is no such job", code="job_not_found")
+        return (await self._statuses([job]))[0]
+
+    async def listed(self, tenant: str, most: int = 100) -> Sequence[Status]:
+        """The newest first."""
+        return await self._statuses(await self._jobs.newest(KIND, tenant, most))
+
+    async def cancel(self, tenant: str, code: str) -> bool:
+        """Whether it had not ended yet. Raises NotFound."""
+        return await self._jobs.cancel((await self.status(tenant, code)).job.id)
+
+    async def sweep(self) -> None:
+        await self.uploads.sweep()
+        await self.results.sweep()
+
+    # Private: what is asked
+
+    async def _check(self, wanted: Wanted) -> float:
+        """Seconds of the recording. Raises MediaRejected."""
+        sound, face = await self._probe(wanted.audio), await self._probe(wanted.video)
+        most, side = self._settings.avatar_max_seconds, self._settings.avatar_max_side
+        if not sound.sound:
+            raise MediaRejected("the recording holds no sound", code="media_no_sound")
+        if face.picture is None:
+            raise MediaRejected("the video holds no picture", code="media_no_picture")
+        if max(sound.seconds, face.picture.seconds) > most:
+            raise MediaRejected(f"recording and video may last {most:g} s at most", code="media_too_long")
+        if max(face.picture.width, face.picture.height) > side:
+            raise MediaRejected(f"the video is larger than {side} pixels", code="media_too_large")
+        return sound.seconds
+
+    async def _probe(self, path: Path) -> Media:
+        async with self._decoding.enter():
+            return await self._prober.media(path)
+
+    async def _statuses(self, jobs: Sequence[Job]) -> list[Status]:
+        waiting = [job for job in jobs if job.state is State.WAITING]
+        places = await self._jobs.places(KIND, waiting) if waiting else {}
+        return [self._status(job, places.get(job.id, 0)) for job in jobs]
+
+    def _status(self, job: Job, place: int) -> Status:
+        percent = self._percent.get(job.id, 0.0)
+        pace = self._pace or _SECONDS
+        if job.state.ended:
+            return Status(job, 100.0 if job.state is State.SUCCEEDED else percent, 0, 0.0)
+        if job.state is State.RUNNING:
+            return Status(job, percent, 0, pace * (1 - percent / 100))
+        return Status(job, 0.0, place, pace * (1 + place / len(self._settings.animate_urls)))
+
+    # Private: what is done
+
+    async def _work(self, job: Job) -> dict[str, Any]:
+        plan, loop = _plan(job), asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            with suppress(NotFound):
+                return await self._facts((await self.results.find(plan.result)).path)  # killed right behind the shelf
+            async with cleanup.workspace(self._scratch) as work:
+                video = await self._made(job.id, plan, work)
+                facts = await self._facts(video)
+                if plan.beside:
+                    await asyncio.to_thread(shutil.copyfile, video, self._temp / plan.beside)
+                await self.results.put_as(video, plan.result)
+            await self._discard(plan)
+        finally:
+            self._percent.pop(job.id, None)
+        took = loop.time() - begun
+        self._pace = took if self._pace is None else self._pace + _SMOOTHING * (took - self._pace)
+        return facts
+
+    async def _made(self, job_id: str, plan: Plan, work: Path) -> Path:
+        audio, video = self._inputs / f"{plan.code}.audio", self._inputs / f"{plan.code}.video"
+        async with self._decoding.enter():
+            recording = await self._decoder.to_wav(
+                audio, work / "audio.wav", max_seconds=self._settings.avatar_max_seconds
+            )
+        asked = Animate(plan.code, recording.path, video, plan.ping_pong, plan.super_resolution, plan.watermark)
+        async with (await self._holder(asked) or self._animate).session(asked) as events:
+            async for event in events:
+                if not isinstance(event, Rendering):
+                    return event.path
+                self._percent[job_id] = event.percent
+        raise EngineBroke("the engine gave no video")
+
+    async def _holder(self, asked: Animate) -> Animator | None:
+        """The engine that has the job already, from before this process was restarted."""
+        for replica in self._animate.members:
+            engine = cast(Animator, replica.engine)
+            if await engine.holds(asked.code):
+                return engine
+        return None
+
+    async def _facts(self, video: Path) -> dict[str, Any]:
+        """Raises EngineBroke for a video that is none."""
+        try:
+            found = await self._probe(video)
+        except CallerError as exc:
+            raise EngineBroke(f"the engine's video cannot be used: {exc}") from exc
+        if found.picture is None or not found.sound:
+            raise EngineBroke("the engine's video has no picture, or no sound")
+        return {"seconds": found.picture.seconds, "width": found.picture.width, "height": found.picture.height}
+
+    async def _remove(self, job: Job) -> None:
+        """Of a job that has failed or was cancelled, or is forgotten."""
+        plan = _plan(job)
+        await self._discard(plan)
+        await self.results.delete(plan.result)
+        if plan.beside:
+            await asyncio.to_thread((self._temp / plan.beside).unlink, missing_ok=True)
+
+    async def _discard(self, plan: Plan) -> None:
+        for replica in self._animate.members:
+            await cast(Animator, replica.engine).discard(plan.code)
+        await asyncio.to_thread(self._unlink, plan)
+
+    # Private, and in a thread
+
+    def _link(self, plan: Plan, wanted: Wanted) -> None:
+        self._inputs.mkdir(parents=True, exist_ok=True)
+        for source, name in ((wanted.audio, "audio"), (wanted.video, "video")):
+            target = self._inputs / f"{plan.code}.{name}"
+            try:
+                os.link(source, target)
+            except OSError:  # another file system
+                shutil.copyfile(source, target)
+
+    def _unlink(self, plan: Plan) -> None:
+        for name in ("audio", "video"):
+            (self._inputs / f"{plan.code}.{name}").unlink(missing_ok=True)
+
+
+def _plan(job: Job) -> Plan:
+    return Plan(**job.payload)
