@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import structlog
@@ -83,6 +83,11 @@ class Status:
         """Name of the video on the shelf; empty until it is there."""
         return _plan(self.job).result if self.job.state is State.SUCCEEDED else ""
 
+    @property
+    def beside(self) -> str:
+        """Its name in the folder temp, where it was wanted there."""
+        return _plan(self.job).beside
+
 
 class Animations:
     """One of the process."""
@@ -96,11 +101,14 @@ class Animations:
         decoder: Decoder,
         decoding: Gate,
         scratch: Path,
+        incoming: Path,
     ) -> None:
         self._settings, self._jobs, self._animate = settings, jobs, animate
         self._prober, self._decoder, self._decoding, self._scratch = prober, decoder, decoding, scratch
         folder = settings.animation.absolute()
-        self._inputs, self._temp = folder / "inputs", folder / "temp"
+        self._inputs, self.temp = folder / "inputs", folder / "temp"
+        self.incoming = incoming
+        """Where uploads are received."""
         self.uploads, self.results = (
             Shelf(folder / name, ttl=settings.avatar_ttl, most_bytes=settings.avatar_most_bytes)
             for name in ("uploads", "results")
@@ -112,7 +120,7 @@ class Animations:
             Kind(
                 KIND,
                 self._work,
-                slots=len(settings.animate_urls),
+                slots=max(1, len(settings.animate_urls)),
                 queue=settings.avatar_queue,
                 follows=lambda _: (),
                 remove=self._remove,
@@ -159,6 +167,12 @@ class Animations:
     async def cancel(self, tenant: str, code: str) -> bool:
         """Whether it had not ended yet. Raises NotFound."""
         return await self._jobs.cancel((await self.status(tenant, code)).job.id)
+
+    def shared(self, name: str) -> Path | None:
+        """A file of a client that shares the folder temp; blocks. None where there is none, or nobody may."""
+        path = self.temp / PurePosixPath(name).name
+        allowed = self._settings.avatar_shared and not path.name.startswith("vg-")
+        return path if allowed and path.is_file() and not path.is_symlink() else None
 
     async def sweep(self) -> None:
         await self.uploads.sweep()
@@ -210,7 +224,7 @@ class Animations:
                 video = await self._made(job.id, plan, work)
                 facts = await self._facts(video)
                 if plan.beside:
-                    await asyncio.to_thread(shutil.copyfile, video, self._temp / plan.beside)
+                    await asyncio.to_thread(shutil.copyfile, video, self.temp / plan.beside)
                 await self.results.put_as(video, plan.result)
             await self._discard(plan)
         finally:
@@ -257,7 +271,7 @@ class Animations:
         await self._discard(plan)
         await self.results.delete(plan.result)
         if plan.beside:
-            await asyncio.to_thread((self._temp / plan.beside).unlink, missing_ok=True)
+            await asyncio.to_thread((self.temp / plan.beside).unlink, missing_ok=True)
 
     async def _discard(self, plan: Plan) -> None:
         for replica in self._animate.members:

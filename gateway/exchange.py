@@ -82,6 +82,14 @@ class Exchange:
 
     async def json(self, model: type[M], limit: int, idle: float = 30.0) -> M:
         """The body as `model`. Raises BadRequest naming the first wrong field."""
+        body = await self.whole(limit, idle)
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as exc:
+            raise BadRequest(wrong_field(exc), param=".".join(_place(exc)) or None) from None
+
+    async def whole(self, limit: int, idle: float = 30.0) -> bytes:
+        """The body. Raises TooLarge above `limit` bytes, BadRequest where it is not complete within `idle` seconds."""
         body = bytearray()
         try:
             async with asyncio.timeout(idle):
@@ -91,10 +99,7 @@ class Exchange:
                         raise TooLarge(f"more than {limit} bytes")
         except TimeoutError:
             raise BadRequest(f"the request was not complete within {idle:g} s", code="upload_stalled") from None
-        try:
-            return model.model_validate_json(bytes(body))
-        except ValidationError as exc:
-            raise BadRequest(wrong_field(exc), param=".".join(_place(exc)) or None) from None
+        return bytes(body)
 
     def until_gone(self) -> until_gone:
         """Scope of the answer: its block is cancelled when the client hangs up. The body must have been read."""

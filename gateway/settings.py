@@ -226,8 +226,8 @@ class Settings(BaseModel):
 
     animate_engine: str = "duix"
     """Adapter for the digital human: duix (Duix-Avatar's server, or ours)."""
-    animate_urls: Urls = ("http://127.0.0.1:18383",)
-    """Replicas of its engine, comma-separated; each makes one video at a time."""
+    animate_urls: Annotated[tuple[Url, ...], BeforeValidator(_split)] = ()
+    """Replicas of its engine, comma-separated; each makes one video at a time. Empty: there is no digital human."""
     animate_folder: Path | None = None
     """The folder that it shares with its engines, their /code/data; `avatar` in the data folder when unset."""
     animate_poll: Seconds = 1.0
@@ -245,6 +245,9 @@ class Settings(BaseModel):
     """How long its uploads and videos stay."""
     avatar_most_bytes: Count = 50 * 1024**3
     """Most bytes of uploads, and of videos; beyond it the oldest go."""
+    avatar_shared: bool = False
+    """Whether jobs may name files that lie in the engines' folder, as Duix-Avatar's own desktop puts them there, and
+    their videos are put beside them."""
     avatar_queue: Count = 1000
     """Videos that may wait for an engine; the next one is refused."""
 

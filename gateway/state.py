@@ -50,3 +50,5 @@ class State(TypedDict):
     references: KeyedLocks
     chats: Chats
     rooms: Rooms
+    jobs: Jobs
+    animations: Animations

@@ -48,10 +48,16 @@ def run(settings: Settings) -> int:
 def programs(settings: Settings) -> list[Program]:
     """The engines that no setting places elsewhere, then the gateway, told where they are."""
     engines, given = [], {}
-    for name, option in (("tts", "speak_urls"), ("asr", "transcribe_urls")):
+    shared = ("--data", str(settings.animation.absolute()))
+    for name, option, more in (
+        ("tts", "speak_urls", ()),
+        ("asr", "transcribe_urls", ()),
+        ("avatar", "animate_urls", shared),
+    ):
         if option not in settings.model_fields_set:
             port = free_port()
-            engines.append(Program(name, _python(f"engines.{name}", "--host", "127.0.0.1", "--port", str(port))))
+            command = _python(f"engines.{name}", "--host", "127.0.0.1", "--port", str(port), *more)
+            engines.append(Program(name, command))
             given[option] = (f"http://127.0.0.1:{port}",)
     told = Settings.model_validate(settings.model_dump(exclude_unset=True) | given)
     serve = _python("gateway", "serve", *arguments_of(told))

@@ -24,7 +24,7 @@ class Saved:
     path: Path
     size: int
     digest: str
-    """sha256 of the content, hex."""
+    """sha256 of the content, hex; empty where nobody wanted it."""
     filename: str
     """What the client called it; never used as a path."""
 
@@ -47,16 +47,17 @@ async def save(
     idle: float,
     lists: Collection[str] = (),
     dropped: Collection[str] = (),
+    digests: bool = True,
 ) -> Form:
     """The request's form. The parts named in `files` are written below `into`, other files are dropped.
 
     limit: bytes of the whole body; idle: seconds; lists: names that may be given several times; dropped: names that
-    are not wanted, however long they are. Raises TooLarge, BadRequest, ClientGone.
+    are not wanted, however long they are; digests: whether they are wanted. Raises TooLarge, BadRequest, ClientGone.
     """
     kind, options = parse_options_header(http.header(b"content-type"))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise BadRequest("send multipart/form-data", code="not_multipart")
-    reader = _Reader(into, files, lists, dropped)
+    reader = _Reader(into, files, lists, dropped, digests)
     try:
         parser = MultipartParser(options[b"boundary"], reader.callbacks())  # type: ignore[arg-type]
         async for piece in http.chunks(limit, idle):
@@ -104,9 +105,11 @@ class _File:
 class _Reader:
     """Callbacks of the parser: collects fields, and file content for `flush` to write in a thread."""
 
-    def __init__(self, into: Path, wanted: Collection[str], lists: Collection[str], dropped: Collection[str]) -> None:
+    def __init__(
+        self, into: Path, wanted: Collection[str], lists: Collection[str], dropped: Collection[str], digests: bool
+    ) -> None:
         self._form = Form(lists={name: [] for name in lists})
-        self._dropped = dropped
+        self._dropped, self._digests = dropped, digests
         self.pending = 0
         self.ended = False
         self._into, self._wanted = into, wanted
@@ -128,7 +131,8 @@ class _Reader:
     def flush(self) -> None:
         for file in self._files.values():
             for chunk in file.chunks:
-                file.hash.update(chunk)
+                if self._digests:
+                    file.hash.update(chunk)
                 file.handle.write(chunk)
             file.chunks.clear()
         self.pending = 0
@@ -136,7 +140,9 @@ class _Reader:
     def finish(self) -> Form:
         self.flush()
         for name, file in self._files.items():
-            self._form.files[name] = Saved(file.path, file.size, file.hash.hexdigest(), file.filename)
+            self._form.files[name] = Saved(
+                file.path, file.size, file.hash.hexdigest() if self._digests else "", file.filename
+            )
         return self._form
 
     def close(self) -> None:
