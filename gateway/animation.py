@@ -19,9 +19,11 @@ from typing import Any, cast
 
 import structlog
 
-from gateway import cleanup
+from gateway import caller, cleanup
+from gateway.access import Access
 from gateway.admission import Gate
-from gateway.errors import CallerError, EngineBroke, GatewayError, NotFound
+from gateway.caller import Right
+from gateway.errors import CallerError, EngineBroke, GatewayError, NotFound, QuotaUsed
 from gateway.events import Animated, Rendering
 from gateway.jobs import Job, Jobs, Kind, State, Submission
 from gateway.normalise import Decoder
@@ -66,6 +68,8 @@ class Plan:
     beside: str
     seconds: float
     """Of the recording."""
+    key: str
+    """Id of the key that asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +100,16 @@ class Animations:
         self,
         settings: Settings,
         jobs: Jobs,
+        access: Access,
         animate: Replicas[Animate, Animated],
-        prober: Prober,
         decoder: Decoder,
         decoding: Gate,
         scratch: Path,
         incoming: Path,
     ) -> None:
-        self._settings, self._jobs, self._animate = settings, jobs, animate
-        self._prober, self._decoder, self._decoding, self._scratch = prober, decoder, decoding, scratch
+        self._settings, self._jobs, self._access, self._animate = settings, jobs, access, animate
+        self._prober, self._decoder = Prober(settings), decoder
+        self._decoding, self._scratch = decoding, scratch
         folder = settings.animation.absolute()
         self._inputs, self.temp = folder / "inputs", folder / "temp"
         self.incoming = incoming
@@ -114,24 +119,21 @@ class Animations:
             for name in ("uploads", "results")
         )
         self._percent: dict[str, float] = {}
+        """By job, as far as it was ever: another try begins at the beginning, and its client need not see that."""
         self._pace: float | None = None
         """Seconds that a video took, smoothed."""
-        jobs.register(
-            Kind(
-                KIND,
-                self._work,
-                slots=max(1, len(settings.animate_urls)),
-                queue=settings.avatar_queue,
-                follows=lambda _: (),
-                remove=self._remove,
-            )
-        )
 
-    async def submit(self, tenant: str, wanted: Wanted) -> Job:
-        """The job, which may have been there. Raises MediaRejected, EngineBusy where too many wait."""
-        if (known := await self._jobs.find(KIND, tenant, wanted.code)) is not None:
+    def kind(self) -> Kind:
+        slots = len(self._settings.animate_urls)
+        return Kind(KIND, self._work, slots=slots, queue=self._settings.avatar_queue, remove=self._remove)
+
+    async def submit(self, wanted: Wanted) -> Job:
+        """The job, which may have been there. Raises MediaRejected, QuotaUsed, EngineBusy where too many wait."""
+        asking = caller.current()
+        if (known := await self._jobs.find(KIND, asking.tenant, wanted.code)) is not None:
             return known
         seconds = await self._check(wanted)
+        asking.afford(seconds)
         plan = Plan(
             f"vg-{secrets.token_hex(16)}",
             new_name(".mp4"),
@@ -140,10 +142,11 @@ class Animations:
             wanted.watermark,
             wanted.beside,
             seconds,
+            asking.key_id,
         )
         await asyncio.to_thread(self._link, plan, wanted)
         try:
-            job_id = await self._jobs.submit(Submission(KIND, asdict(plan), tenant, wanted.code))
+            job_id = await self._jobs.submit(Submission(KIND, asdict(plan), asking.tenant, wanted.code))
         except GatewayError:
             await asyncio.to_thread(self._unlink, plan)
             raise
@@ -153,20 +156,20 @@ class Animations:
             await asyncio.to_thread(self._unlink, plan)
         return job
 
-    async def status(self, tenant: str, code: str) -> Status:
-        """Raises NotFound."""
-        job = await self._jobs.find(KIND, tenant, code)
+    async def status(self, code: str) -> Status:
+        """Of a job of whoever asks. Raises NotFound."""
+        job = await self._jobs.find(KIND, caller.tenant(), code)
         if job is None:
             raise NotFound("there is no such job", code="job_not_found")
         return (await self._statuses([job]))[0]
 
-    async def listed(self, tenant: str, most: int = 100) -> Sequence[Status]:
-        """The newest first."""
-        return await self._statuses(await self._jobs.newest(KIND, tenant, most))
+    async def listed(self, most: int = 100) -> Sequence[Status]:
+        """Those of whoever asks, the newest first."""
+        return await self._statuses(await self._jobs.newest(KIND, caller.tenant(), most))
 
-    async def cancel(self, tenant: str, code: str) -> bool:
+    async def cancel(self, code: str) -> bool:
         """Whether it had not ended yet. Raises NotFound."""
-        return await self._jobs.cancel((await self.status(tenant, code)).job.id)
+        return await self._jobs.cancel((await self.status(code)).job.id)
 
     def shared(self, name: str) -> Path | None:
         """A file of a client that shares the folder temp; blocks. None where there is none, or nobody may."""
@@ -207,30 +210,36 @@ class Animations:
         percent = self._percent.get(job.id, 0.0)
         pace = self._pace or _SECONDS
         if job.state.ended:
+            self._percent.pop(job.id, None)
             return Status(job, 100.0 if job.state is State.SUCCEEDED else percent, 0, 0.0)
         if job.state is State.RUNNING:
             return Status(job, percent, 0, pace * (1 - percent / 100))
-        return Status(job, 0.0, place, pace * (1 + place / len(self._settings.animate_urls)))
+        return Status(job, percent, place, pace * (1 + place / len(self._settings.animate_urls)))
 
     # Private: what is done
 
     async def _work(self, job: Job) -> dict[str, Any]:
         plan, loop = _plan(job), asyncio.get_running_loop()
         begun = loop.time()
-        try:
-            with suppress(NotFound):
-                return await self._facts((await self.results.find(plan.result)).path)  # killed right behind the shelf
-            async with cleanup.workspace(self._scratch) as work:
-                video = await self._made(job.id, plan, work)
-                facts = await self._facts(video)
-                if plan.beside:
-                    await asyncio.to_thread(shutil.copyfile, video, self.temp / plan.beside)
-                await self.results.put_as(video, plan.result)
-            await self._discard(plan)
-        finally:
-            self._percent.pop(job.id, None)
+        with self._access.on_behalf(plan.key) as asking:
+            facts = await self._finished(job, plan)
+            with suppress(QuotaUsed):
+                asking.charge(Right.ANIMATE, plan.seconds)
         took = loop.time() - begun
         self._pace = took if self._pace is None else self._pace + _SMOOTHING * (took - self._pace)
+        return facts
+
+    async def _finished(self, job: Job, plan: Plan) -> dict[str, Any]:
+        """What is to be known of its video, which is on the shelf then."""
+        with suppress(NotFound):
+            return await self._facts((await self.results.find(plan.result)).path)  # killed right behind the shelf
+        async with cleanup.workspace(self._scratch) as work:
+            video = await self._made(job.id, plan, work)
+            facts = await self._facts(video)
+            if plan.beside:
+                await asyncio.to_thread(shutil.copyfile, video, self.temp / plan.beside)
+            await self.results.put_as(video, plan.result)
+        await self._discard(plan)
         return facts
 
     async def _made(self, job_id: str, plan: Plan, work: Path) -> Path:
@@ -244,7 +253,7 @@ class Animations:
             async for event in events:
                 if not isinstance(event, Rendering):
                     return event.path
-                self._percent[job_id] = event.percent
+                self._percent[job_id] = max(event.percent, self._percent.get(job_id, 0.0))
         raise EngineBroke("the engine gave no video")
 
     async def _holder(self, asked: Animate) -> Animator | None:
@@ -268,6 +277,7 @@ class Animations:
     async def _remove(self, job: Job) -> None:
         """Of a job that has failed or was cancelled, or is forgotten."""
         plan = _plan(job)
+        self._percent.pop(job.id, None)
         await self._discard(plan)
         await self.results.delete(plan.result)
         if plan.beside:

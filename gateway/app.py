@@ -22,15 +22,17 @@ from gateway import __version__, adapters, apidoc, cleanup
 from gateway.access import Access
 from gateway.adapters.http import client
 from gateway.admission import Gate
+from gateway.animation import Animations
 from gateway.caller import Right
 from gateway.chats import Chats
 from gateway.consents import Consents
 from gateway.database import open_database
 from gateway.encoding import Encoders
 from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound, TooLarge
-from gateway.exchange import JSON, Endpoint, Receive, Scope, Send, Shape, hints
+from gateway.exchange import JSON, Endpoint, Handler, Receive, Scope, Send, Shape, hints
 from gateway.fetch import Fetcher
 from gateway.files import Downloads, Files
+from gateway.health import Verbs
 from gateway.jobs import Jobs, owner_of
 from gateway.keys import Keys, pepper
 from gateway.metering import ConverseMeter, SpeakMeter, TranscribeMeter
@@ -44,6 +46,7 @@ from gateway.settings import Settings, SettingsError
 from gateway.socket import SocketEndpoint
 from gateway.state import State
 from gateway.surfaces import (
+    avatar,
     desktop,
     downloads,
     funasr_2pass,
@@ -71,7 +74,7 @@ from gateway.surfaces import nls as nls_surface
 from gateway.tasks import KeyedLocks, SharedWork, forever, task_group
 from gateway.voices import Voices
 from gateway.webhooks import Webhooks
-from gateway.wire import fun_audio_chat, nls
+from gateway.wire import duix, fun_audio_chat, nls
 from gateway.wire import funasr_2pass as funasr
 from gateway.wire import nls_async as nls_async_wire
 
@@ -88,7 +91,7 @@ _ROUTERS = (
     nls_asr.router,
     nls_tts.router,
 )
-_FAMILIES = (voicechat, openai, nls_surface)
+_FAMILIES = (voicechat, openai, nls_surface, avatar)
 """Client families that own whole paths, whatever there is below them."""
 _EXPOSED = ("retry-after", "www-authenticate", "x-request-id", "openai-processing-ms", "x-voxgate-timestamps")
 _RULES = (
@@ -129,6 +132,7 @@ class Door:
             ("POST", nls_async_wire.PATH): Endpoint(nls_async.submit, nls_async.shape, None, public=True),
             ("GET", nls_async_wire.PATH): Endpoint(nls_async.query, nls_async.shape, None, public=True),
         }
+        self.patterns = _avatar("avatar" in public)
         self._download = Endpoint(downloads.download, desktop.shape, None, public="files" in public)
         chat = SocketEndpoint(funaudio_chat.chat, Right.CONVERSE, funaudio_chat.farewell)
         nls_tasks = SocketEndpoint(partial(nls_socket.serve, kinds=_NLS), None, nls_socket.farewell)
@@ -170,6 +174,9 @@ class Door:
             direct = self._download
         else:
             direct = self.direct.get((scope["method"], path))
+            direct = direct or next(
+                (at for method, known, at in self.patterns if method == scope["method"] and known(path)), None
+            )
         return direct or next(rest for rest in self._rest if rest.of(path))
 
     def shape(self, path: str) -> Shape:
@@ -194,6 +201,24 @@ class Door:
                 if isinstance(route, Route) and route.path_regex.match(path):
                     found |= route.methods or set()
         return ", ".join(sorted(found))
+
+
+def _avatar(public: bool) -> list[tuple[str, Callable[[str], bool], Endpoint]]:
+    """Method, paths and endpoint of each thing that clients of the digital human may do."""
+
+    def at(handler: Handler) -> Endpoint:
+        return Endpoint(handler, avatar.shape, Right.ANIMATE, public=public)
+
+    fetch = at(avatar.download)
+    return [
+        ("POST", avatar.UPLOAD.__eq__, at(avatar.receive)),
+        ("POST", duix.SUBMIT.__eq__, at(avatar.submit)),
+        ("GET", duix.QUERY.__eq__, at(avatar.query)),
+        ("GET", avatar.JOBS.__eq__, Endpoint(avatar.listed, avatar.shape, Right.ANIMATE)),
+        ("DELETE", avatar.cancels, at(avatar.cancel)),
+        ("GET", avatar.fetches, fetch),
+        ("HEAD", avatar.fetches, fetch),
+    ]
 
 
 def build(settings: Settings) -> "Cors":
@@ -271,6 +296,8 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
             app.state.refused = exc  # serve.py says it in one line
             raise
         state["access"].announce()
+        if state["animations"] is not None:
+            state["jobs"].register(state["animations"].kind())
         for kind in (nls_async.kind(state), Webhooks(state["fetcher"], settings).kind()):
             state["jobs"].register(kind)
         await stack.enter_async_context(state["jobs"].at_work())
@@ -327,6 +354,17 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         queue=0,
         meter=ConverseMeter(keys.seal),
     )
+    jobs = Jobs(database, stack.enter_context(owner_of(settings.data_dir)), keep=settings.jobs_keep)
+    decoder = Decoder(settings)
+    decoding = Gate("decode", settings.decode_slots, settings.decode_queue, patience=settings.queue_timeout)
+    verbs: Verbs = {"tts": speak, "asr": transcribe, "s2s": converse}
+    animations = None
+    if settings.animate_urls:
+        animate = verbs["avatar"] = Replicas(
+            "avatar", settings.animate_engine, adapters.animators(settings, http), slots=1, queue=settings.decode_queue
+        )
+        incoming = stack.enter_context(cleanup.scratch_root(settings.animation / "incoming"))
+        animations = Animations(settings, jobs, access, animate, decoder, decoding, scratch, incoming)
     return State(
         settings=settings,
         access=access,
@@ -334,22 +372,23 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         speak=speak,
         transcribe=transcribe,
         converse=converse,
-        verbs={"tts": speak, "asr": transcribe, "s2s": converse},
+        verbs=verbs,
         metrics=Metrics(),
-        decoder=Decoder(settings),
-        decoding=Gate("decode", settings.decode_slots, settings.decode_queue, patience=settings.queue_timeout),
+        decoder=decoder,
+        decoding=decoding,
         encoders=Encoders(settings.encode_threads),
         voices=Voices(database, files),
         consents=Consents(database, files),
         downloads=Downloads(files, settings),
         repeats=Repeats(database),
         nls_streams=Gate("nls", settings.nls_streams, 0),
-        jobs=Jobs(database, stack.enter_context(owner_of(settings.data_dir)), keep=settings.jobs_keep),
+        jobs=jobs,
         fetcher=await stack.enter_async_context(Fetcher(settings)),
         syntheses=SharedWork(),
         references=KeyedLocks(),
         chats=chats,
         rooms=Rooms(settings.converse_keep),
+        animations=animations,
     )
 
 
@@ -368,6 +407,7 @@ def _sweeps(state: State) -> list[Callable[[], Awaitable[object]]]:
         state["voices"].sweep,
         state["consents"].sweep,
         state["jobs"].sweep,
+        *([state["animations"].sweep] if state["animations"] is not None else []),
         partial(state["repeats"].sweep, state["settings"].repeat_window),
     ]
 

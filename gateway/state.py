@@ -5,6 +5,7 @@ from typing import TypedDict
 
 from gateway.access import Access
 from gateway.admission import Gate
+from gateway.animation import Animations
 from gateway.chats import Chats
 from gateway.consents import Consents
 from gateway.encoding import Encoders
@@ -50,5 +51,5 @@ class State(TypedDict):
     references: KeyedLocks
     chats: Chats
     rooms: Rooms
-    jobs: Jobs
-    animations: Animations
+    animations: Animations | None
+    """None where no setting says where an engine of the digital human is."""

@@ -10,13 +10,14 @@ from gateway.adapters.chat import Chat
 from gateway.adapters.connections import Client
 from gateway.adapters.cosyvoice import CosyVoice
 from gateway.adapters.cosyvoice_grpc import CosyVoiceGrpc
+from gateway.adapters.duix import Duix
 from gateway.adapters.fun_audio_chat import FunAudioChat
 from gateway.adapters.funasr import FunAsr, FunAsrWs
 from gateway.adapters.funasr_http import FunAsrHttp
 from gateway.adapters.responder import Responder
 from gateway.events import Audio, Transcript
 from gateway.settings import Settings, SettingsError
-from gateway.verbs import Converser, Speak, Speaker, Transcribe, Transcriber, Verb
+from gateway.verbs import Animator, Converser, Speak, Speaker, Transcribe, Transcriber, Verb
 
 
 def _funasr(url: str, http: Client, settings: Settings) -> FunAsr:
@@ -32,6 +33,7 @@ TRANSCRIBERS: dict[str, Callable[[str, Client, Settings], Transcriber]] = {
     "funasr_http": FunAsrHttp,
     "funasr_ws": lambda url, http, settings: FunAsrWs(url, settings),
 }
+ANIMATORS: dict[str, Callable[[str, Client, Settings], Animator]] = {"duix": Duix}
 CONVERSERS = ("cascade", "fun_audio_chat")
 
 _HTTP = ("http(s)://host[:port][/path]", re.compile(r"https?://.+"))
@@ -48,10 +50,11 @@ def check(settings: Settings) -> None:
         ("speak_engine", SPEAKERS),
         ("transcribe_engine", TRANSCRIBERS),
         ("converse_engine", CONVERSERS),
+        ("animate_engine", ANIMATORS),
     ):
         if (chosen := getattr(settings, name)) not in known:
             raise SettingsError(f"{name}: no adapter {chosen!r}; there is {', '.join(known)}")
-    for verb in ("speak", "transcribe", "converse"):
+    for verb in ("speak", "transcribe", "converse", "animate"):
         adapter = getattr(settings, f"{verb}_engine")
         shown, form = _ADDRESSES.get(adapter, _HTTP)
         for url in getattr(settings, f"{verb}_urls"):
@@ -67,6 +70,11 @@ def speakers(settings: Settings, http: Client) -> list[Speaker]:
 def transcribers(settings: Settings, http: Client) -> list[Transcriber]:
     """One adapter for each replica of `transcribe`."""
     return [TRANSCRIBERS[settings.transcribe_engine](url, http, settings) for url in settings.transcribe_urls]
+
+
+def animators(settings: Settings, http: Client) -> list[Animator]:
+    """One adapter for each replica of `animate`; there may be none."""
+    return [ANIMATORS[settings.animate_engine](url, http, settings) for url in settings.animate_urls]
 
 
 def conversers(

@@ -90,7 +90,7 @@ class Duix:
             raise EngineBroke(f"the engine did not take the job: {said.text or said.code}", quotes=True)
 
     async def _follow(self, code: str, known: Job | None) -> AsyncGenerator[Animated]:
-        """Raises EngineTimeout where it makes no progress, EngineError(code="animation_failed") where the engine says
+        """Raises EngineTimeout where it makes no progress, BadRequest(code="animation_failed") where the engine says
         that it failed, and EngineBroke(code="job_lost") where the engine knows nothing of it any more."""
         loop = asyncio.get_running_loop()
         percent, since = -1.0, loop.time()
@@ -102,9 +102,7 @@ class Duix:
                 raise EngineBroke("the engine has forgotten the job", code="job_lost")
             if known.state is State.FAILED:
                 reason = known.text or "it does not say why"
-                raise EngineError(
-                    f"the engine could not make the video: {reason}", code="animation_failed", quotes=True
-                )
+                raise BadRequest(f"the engine could not make the video: {reason}", code="animation_failed", quotes=True)
             if known.progress > percent:
                 percent, since = known.progress, loop.time()
                 yield Rendering(min(99.0, percent))

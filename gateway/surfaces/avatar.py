@@ -12,9 +12,9 @@ from functools import wraps
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs
 
-from gateway import cleanup, upload
+from gateway import cleanup, links, upload
 from gateway.animation import Animations, Status, Wanted
-from gateway.errors import BadRequest, CallerError, GatewayError, NotFound
+from gateway.errors import BadRequest, CallerError, EngineUnavailable, GatewayError, NotFound
 from gateway.exchange import Exchange, Handler, compact
 from gateway.jobs import State as JobState
 from gateway.probe import MediaRejected
@@ -42,6 +42,14 @@ def owns(path: str) -> bool:
     return path in (UPLOAD, DOWNLOAD, JOBS) or path.startswith(CANCEL) or RESULT.fullmatch(path) is not None
 
 
+def cancels(path: str) -> bool:
+    return path.startswith(CANCEL) and len(path) > len(CANCEL)
+
+
+def fetches(path: str) -> bool:
+    return path == DOWNLOAD or RESULT.fullmatch(path) is not None
+
+
 def shape(exc: GatewayError) -> bytes:
     return duix.answer(_code(exc), str(exc), success=False)
 
@@ -64,8 +72,8 @@ def _told(handler: Handler) -> Handler:
 async def receive(http: Exchange) -> None:
     """POST /upload: one file, in the field video or audio, onto the shelf."""
     state: State = http.state
-    settings = state["settings"]
-    async with cleanup.workspace(state["animations"].incoming) as work:
+    settings, animations = state["settings"], _animations(http)
+    async with cleanup.workspace(animations.incoming) as work:
         form = await upload.save(
             http,
             into=work,
@@ -79,23 +87,31 @@ async def receive(http: Exchange) -> None:
         ((name, saved),) = form.files.items()
         if not saved.size:
             raise MediaRejected("the file is empty", code="media_empty")
-        kept = await state["animations"].uploads.put(saved.path, Path(saved.filename).suffix)
+        kept = await animations.uploads.put(saved.path, Path(saved.filename).suffix)
     path = INSIDE + kept
-    body = {"code": int(Code.OK), "path": path, f"{name}_path": path, "url": f"{_here(http)}{DOWNLOAD}?path={path}"}
+    body = {
+        "code": int(Code.OK),
+        "path": path,
+        f"{name}_path": path,
+        "url": f"{links.base(http, settings)}{DOWNLOAD}?path={path}",
+    }
     await http.answer(200, compact(body))
 
 
 @_told
 async def submit(http: Exchange) -> None:
     """POST /easy/submit: probe → job."""
-    state: State = http.state
+    animations = _animations(http)
     try:
         asked = duix.read_submission(await http.whole(_BODY_BYTES))
     except ValueError as exc:
         raise BadRequest(str(exc)) from None
     async with http.until_gone():
-        audio, video = await _input(state, asked.audio, "audio_url"), await _input(state, asked.video, "video_url")
-        shared = audio.parent == video.parent == state["animations"].temp
+        audio, video = (
+            await _input(animations, asked.audio, "audio_url"),
+            await _input(animations, asked.video, "video_url"),
+        )
+        shared = audio.parent == video.parent == animations.temp
         wanted = Wanted(
             asked.code,
             audio,
@@ -105,7 +121,7 @@ async def submit(http: Exchange) -> None:
             asked.watermark,
             beside=f"{asked.code}-r.mp4" if shared and re.fullmatch(r"[A-Za-z0-9_-]+", asked.code) else "",
         )
-        await state["animations"].submit(_tenant(http), wanted)
+        await animations.submit(wanted)
     await http.answer(200, duix.accepted())
 
 
@@ -117,7 +133,7 @@ async def query(http: Exchange) -> None:
         await http.answer(200, duix.answer(Code.OK, "ok", success=True))
         return
     try:
-        found = await _animations(http).status(_tenant(http), code)
+        found = await _animations(http).status(code)
     except NotFound as exc:
         await http.answer(200, duix.told(Job(duix.State.FAILED, text=str(exc))))
         return
@@ -128,14 +144,14 @@ async def query(http: Exchange) -> None:
 async def cancel(http: Exchange) -> None:
     """DELETE /easy/{code}."""
     code = http.scope["path"].removeprefix(CANCEL)
-    if not await _animations(http).cancel(_tenant(http), code):
+    if not await _animations(http).cancel(code):
         raise BadRequest("the job has ended already", code="job_ended")
     await http.answer(200, duix.accepted())
 
 
 async def listed(http: Exchange) -> None:
     """GET /v1/avatar/jobs: the newest hundred, the newest first."""
-    found = await _animations(http).listed(_tenant(http))
+    found = await _animations(http).listed()
     await http.answer(200, compact({"data": [_shown(one) for one in found]}))
 
 
@@ -146,7 +162,7 @@ async def download(http: Exchange) -> None:
     asked = _asked(http, "path") if path == DOWNLOAD else path
     if not asked:
         raise BadRequest("path is missing")
-    lying = await _lying(state, asked)
+    lying = await _lying(_animations(http), asked)
     part = part_of(http, lying.size, lying.modified)
     kind = _TYPES.get(lying.path.suffix, b"application/octet-stream")
     if part.status == 416:
@@ -169,28 +185,21 @@ async def download(http: Exchange) -> None:
 
 def _animations(http: Exchange) -> Animations:
     state: State = http.state
-    return state["animations"]
-
-
-def _tenant(_http: Exchange) -> str:
-    return ""
+    if (found := state["animations"]) is None:
+        raise EngineUnavailable("there is no digital human here: the setting animate_urls names no engine")
+    return found
 
 
 def _asked(http: Exchange, name: str) -> str:
     found = parse_qs(http.scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=50)
-    return found.get(name, [""])[0][:_LONGEST_PATH]
+    value: str = found.get(name, [""])[0]
+    return value[:_LONGEST_PATH]
 
 
-def _here(http: Exchange) -> str:
-    """Address of the gateway as this client knows it."""
-    host = http.header(b"host").decode("latin-1")
-    return f"{http.scope['scheme']}://{host}" if host else ""
-
-
-async def _lying(state: State, asked: str) -> Lying:
+async def _lying(animations: Animations, asked: str) -> Lying:
     """A file of the shelves, by whatever a client makes of its path. Raises NotFound."""
     name = PurePosixPath(asked.partition("?")[0]).name
-    for shelf in (state["animations"].results, state["animations"].uploads):
+    for shelf in (animations.results, animations.uploads):
         for known in (name, name.removesuffix("-r.mp4") + ".mp4"):
             try:
                 return await shelf.find(known)
@@ -199,14 +208,14 @@ async def _lying(state: State, asked: str) -> Lying:
     raise NotFound("there is no such file, or it has expired", code="file_not_found")
 
 
-async def _input(state: State, asked: str, field: str) -> Path:
+async def _input(animations: Animations, asked: str, field: str) -> Path:
     """A file that was uploaded, or one that lies in the folder of clients that share it. Raises BadRequest."""
     if "://" in asked:
         raise BadRequest(f"{field}: nothing is fetched from other places; upload the file", code="url_refused")
     try:
-        return (await state["animations"].uploads.find(PurePosixPath(asked).name)).path
+        return (await animations.uploads.find(PurePosixPath(asked).name)).path
     except NotFound:
-        shared = await asyncio.to_thread(state["animations"].shared, asked)
+        shared = await asyncio.to_thread(animations.shared, asked)
     if shared is None:
         raise BadRequest(f"{field}: there is no such file; upload it first", code="file_not_found")
     return shared
@@ -223,8 +232,8 @@ def _progress(found: Status) -> bytes:
     text = f"about {found.seconds:.0f} s more"
     if found.place:
         text = f"waiting, place {found.place}, {text}"
-    more = {"position": found.place, "estimated_seconds": round(found.seconds)}
-    return duix.told(Job(duix.State.RUNNING, min(99, found.percent), text=text), **more)
+    running = Job(duix.State.RUNNING, min(99, found.percent), text=text)
+    return duix.told(running, position=found.place, estimated_seconds=round(found.seconds))
 
 
 def _shown(found: Status) -> dict[str, object]:

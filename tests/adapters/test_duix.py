@@ -11,7 +11,7 @@ import pytest
 from gateway.adapters import duix_files
 from gateway.adapters.duix import Duix
 from gateway.adapters.http import client
-from gateway.errors import EngineBroke, EngineBusy, EngineError, EngineTimeout, EngineUnavailable
+from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineTimeout, EngineUnavailable
 from gateway.events import Animated, Rendering, Video
 from gateway.settings import Settings
 from gateway.verbs import Animate, State
@@ -136,7 +136,7 @@ async def test_an_engine_that_makes_no_progress_is_given_up(engine: Duix, stock:
 
 async def test_a_failure_is_told_in_the_engines_words(engine: Duix, stock: StockDuix, job: Animate) -> None:
     stock.behaviour.error = "存在多人脸"
-    with pytest.raises(EngineError, match="存在多人脸") as raised:
+    with pytest.raises(BadRequest, match="存在多人脸") as raised:
         await events(engine, job)
     assert raised.value.code == "animation_failed" and raised.value.quotes
 
