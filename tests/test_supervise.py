@@ -16,7 +16,7 @@ def test_the_key_of_the_chat_api_is_on_no_command_line() -> None:
     settings = load({"data_dir": "/d"}, {"VOXGATE_CHAT_KEY": "sk-hidden", "VOXGATE_CHAT_URL": "http://a/v1"})
     found = programs(settings)
     assert not [part for program in found for part in program.command if "sk-hidden" in part]
-    assert [program.secrets for program in found] == [{}, {}, {"VOXGATE_CHAT_KEY": "sk-hidden"}]
+    assert [program.secrets for program in found] == [{}, {}, {}, {"VOXGATE_CHAT_KEY": "sk-hidden"}]
     assert "sk-hidden" not in repr(found)
 
 
