@@ -1,13 +1,16 @@
 """A whole recording, cut where its speaker pauses, into pieces that an engine hears one at a time.
 
 Rule 1: the recording stays on disk; of it a block at a time is held, however long it is.
-Rule 2: reading and listening happen in threads, a block for each hop.
+Rule 2: reading and listening happen in one thread of their own, a block for each hop: however many recordings there
+are, they take no more than that, and nobody who speaks live waits for it.
 Rule 3: a piece is LONGEST at most. It ends in a pause where there is one, else where the sound is least.
 Rule 4: what belongs to no piece is no speech, and no engine hears it.
 """
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -85,11 +88,11 @@ class Pieces:
 
     async def next(self) -> Piece | None:
         """None where there is no more. Of a short recording in which nobody seems to speak the engine may judge."""
-        while (piece := await asyncio.to_thread(self._ready)) is None:
+        loop = asyncio.get_running_loop()
+        while (piece := await loop.run_in_executor(_thread(), self._step)) is None:
             if self._over:
                 short = self._recording.seconds <= LONGEST
                 return self._piece(0.0, self._recording.seconds, []) if short and not self._some else None
-            await asyncio.to_thread(self._listen)
         return piece
 
     # Private
@@ -102,8 +105,16 @@ class Pieces:
     def _now(self) -> float:
         return self._read / self._recording.sample_rate
 
+    def _step(self) -> Piece | None:
+        """In a thread."""
+        piece = self._ready()
+        if piece is None and not self._over:
+            self._listen()
+            piece = self._ready()
+        return piece
+
     def _listen(self) -> None:
-        """To the next block. In a thread."""
+        """To the next block."""
         pcm = read(self._recording, self._read, round(_BLOCK * self._recording.sample_rate))
         self._read = self._read + len(pcm) // 2 if pcm else self._recording.frames
         edges: list[Started | Stopped] = self._ears.hear(pcm)
@@ -115,7 +126,7 @@ class Pieces:
                 self._since = None
 
     def _ready(self) -> Piece | None:
-        """The next one, where it is certain. In a thread."""
+        """The next one, where it is certain."""
         speech = [*self._spans, *([] if self._since is None else [Span(self._since, self._now)])]
         if not speech:
             return None
@@ -179,3 +190,11 @@ def cut_out(recording: Recording, piece: Piece, path: Path) -> Recording:
     pcm = read(recording, first, round(piece.end * rate) - first)
     path.write_bytes(wav.header(rate, len(pcm) // 2) + pcm)
     return Recording(path, rate, len(pcm) // 2)
+
+
+# Private
+
+
+@cache
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "pieces")
