@@ -51,9 +51,7 @@ async def _answer(http: Exchange, *, translate: bool) -> None:
             reply = reply_for(asked, translate, http, reader)
             async with reply.waiting(settings.answer_pulse):
                 audio = await _decoded(state, saved.files[form.FILE].path, work)
-                job = Transcribe(
-                    audio, asked.language, asked.hotwords, words=asked.timed or asked.stream, translate=translate
-                )
+                job = Transcribe(audio, asked.language, asked.hotwords, words=asked.timed, translate=translate)
                 await _recognise(state, asked, job, work, reply)
             await reply.end(audio.seconds)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from openai import OpenAI
 
 from gateway.supervise import free_port
 from tests.e2e import client
@@ -81,6 +82,25 @@ def test_speech_becomes_words(stack: Stack) -> None:
         pytest.skip("no recorded speech beside the repository")
     spoken = client.transcribe(stack.http, (AUDIO / "hello_world_en.wav").read_bytes(), "英文")
     assert spoken == "hello world"
+
+
+def test_openai_s_sdk_gets_words_and_their_times(stack: Stack) -> None:
+    path = AUDIO / "weather_question_en.wav"
+    if not path.exists():
+        pytest.skip("no recorded speech beside the repository")
+    with OpenAI(base_url=f"{stack.http.base_url}/v1".replace("//v1", "/v1"), api_key="none", max_retries=0) as sdk:
+        found = sdk.audio.transcriptions.create(
+            file=path, model="whisper-1", response_format="verbose_json", timestamp_granularities=["word", "segment"]
+        )
+        assert (found.text, found.language) == ("what is the weather in paris", "english")
+        assert found.words is not None and found.segments is not None
+        assert [word.word for word in found.words] == found.text.split()
+        assert all(0.1 < word.start < word.end <= found.duration for word in found.words)
+        assert [segment.text for segment in found.segments] == [found.text]
+        srt = sdk.audio.transcriptions.create(file=path, model="whisper-1", response_format="srt")
+        assert isinstance(srt, str) and srt.startswith("1\n00:00:00,") and found.text in srt
+        events = list(sdk.audio.transcriptions.create(file=path, model="whisper-1", stream=True))
+        assert [event.type for event in events] == ["transcript.text.delta", "transcript.text.done"]
 
 
 def test_what_is_said_is_understood(stack: Stack) -> None:
