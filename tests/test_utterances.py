@@ -187,7 +187,7 @@ class TestAStream:
             await stream.until(lambda: stream.texts)
             assert not ear.open
             await stream.say(tone(0.4))
-        assert ear.heard == [tone(0.5), tone(0.4)]
+        assert len(ear.heard) >= 2 and b"".join(ear.heard) == tone(0.5) + tone(0.4)
 
 
 @pytest.mark.usefixtures("loud")
