@@ -16,6 +16,7 @@ import structlog
 from gateway import caller
 from gateway.accounts import Account
 from gateway.caller import EVERYTHING, Caller, Right
+from gateway.ephemeral import Ephemeral
 from gateway.errors import Unauthorized
 from gateway.exchange import Scope
 from gateway.keys import Keys, same
@@ -34,6 +35,8 @@ class Access:
         self._by_digest: dict[str, Account] = {}
         self._revision = 0
         self._inside: set[Caller] = set()
+        self.ephemeral = Ephemeral()
+        """Secrets that stand for keys, at one path and for some minutes."""
         self.open = self._policy == "off"
         """Whether nobody is asked for a key."""
 
@@ -150,9 +153,15 @@ class Access:
     def _account(self, scope: Scope) -> Account | None:
         """Of the first good key that is shown."""
         for sent in credentials.given(scope["headers"], scope["query_string"]):
-            if (account := self._good(sent)) is not None:
+            if (account := self._good(sent) or self._lent(sent, scope["path"])) is not None:
                 return account
         return None
+
+    def _lent(self, sent: str, path: str) -> Account | None:
+        """Whose key an ephemeral secret stands for."""
+        secret = self.ephemeral.find(sent, path)
+        account = self._by_id.get(secret.key_id) if secret else None
+        return account if account and account.key.good(datetime.now(UTC)) else None
 
     def _good(self, sent: str) -> Account | None:
         key_id, digest = self._keys.digest(sent)

@@ -61,6 +61,7 @@ from gateway.surfaces import (
     openai,
     openai_models,
     openai_realtime,
+    openai_realtime_secrets,
     openai_speech,
     openai_transcription,
     openai_voices,
@@ -90,6 +91,7 @@ _ROUTERS = (
     openai_voices.router,
     nls_asr.router,
     nls_tts.router,
+    openai_realtime_secrets.router,
 )
 _FAMILIES = (voicechat, openai, nls_surface, avatar)
 """Client families that own whole paths, whatever there is below them."""

@@ -17,16 +17,16 @@ from gateway.socket import Socket
 from gateway.state import State
 from gateway.surfaces.openai_realtime_conversation import Conversation
 from gateway.surfaces.openai_realtime_line import Line, new_id
+from gateway.surfaces.openai_realtime_secrets import MODEL, Opens, first_session
 from gateway.surfaces.openai_realtime_transcription import Transcribing
 from gateway.tasks import task_group
+from gateway.wire import credentials
 from gateway.wire import openai_realtime as wire
 from gateway.wire.openai_realtime_beta import Dialect
 from gateway.wire.openai_realtime_fields import Wrong
-from gateway.wire.openai_realtime_session import LONGEST_NAME, Kind, Session, Transcription, shown, updated
+from gateway.wire.openai_realtime_session import LONGEST_NAME, Kind, Session, shown, updated
 
 PATH = wire.PATH
-MODEL = "gpt-realtime"
-"""Where the client names none."""
 _MOST_ERRORS = 100
 """Unusable messages in a row; then the connection ends."""
 _LARGE = 64 * 1024
@@ -35,10 +35,11 @@ _LARGE = 64 * 1024
 
 async def realtime(socket: Socket) -> None:
     """Until the client leaves."""
-    caller.current().require(_right(Kind.TRANSCRIPTION if _asks_for_transcription(socket) else Kind.REALTIME))
+    name, session = _first(socket)
+    caller.current().require(_right(session.kind))
     offered: list[str] = socket.scope.get("subprotocols", [])
     await socket.accept(wire.SUBPROTOCOL if wire.SUBPROTOCOL in offered else None)
-    await _Connection(socket, _dialect(socket)).run()
+    await _Connection(socket, _dialect(socket), name).run(session)
 
 
 async def farewell(socket: Socket, exc: GatewayError) -> None:
@@ -55,19 +56,15 @@ def _dialect(socket: Socket) -> Dialect:
 
 
 class _Connection:
-    def __init__(self, socket: Socket, dialect: Dialect) -> None:
+    def __init__(self, socket: Socket, dialect: Dialect, name: str) -> None:
         self._socket, self._state = socket, _state(socket)
         self._line = Line(socket, dialect, self._state["settings"].client_idle_timeout)
-        self._id = new_id("sess")
+        self._id = name
         self._errors = 0
         """Unusable messages in a row."""
 
-    async def run(self) -> None:
+    async def run(self, session: Session) -> None:
         """Raises ClientGone, TooSlow, BadRequest."""
-        model = self._socket.query("model")[:LONGEST_NAME] or MODEL
-        session = Session(model=model, voice=self._state["settings"].default_voice)
-        if _asks_for_transcription(self._socket):
-            session = replace(session, kind=Kind.TRANSCRIPTION, transcription=Transcription())
         async with self._at_work():
             what = "created"
             while True:
@@ -136,8 +133,16 @@ class _Connection:
         self._line.emit(kind, session=shown(session, self._id, self._line.dialect))
 
 
-def _asks_for_transcription(socket: Socket) -> bool:
-    return socket.query("intent") == Kind.TRANSCRIPTION
+def _first(socket: Socket) -> tuple[str, Session]:
+    """The id and the session to begin with: of the secret that the client shows, or as its address asks for."""
+    state = _state(socket)
+    for sent in credentials.given(socket.scope["headers"], socket.scope["query_string"]):
+        secret = state["access"].ephemeral.find(sent, PATH)
+        if secret is not None and isinstance(secret.content, Opens):
+            return secret.content.id, secret.content.session
+    kind = Kind.TRANSCRIPTION if socket.query("intent") == Kind.TRANSCRIPTION else Kind.REALTIME
+    model = socket.query("model")[:LONGEST_NAME] or MODEL
+    return new_id("sess"), first_session(state["settings"].default_voice, kind, model)
 
 
 def _right(kind: Kind) -> Right:

@@ -225,8 +225,9 @@ class Conversation:
                 await self._responses.told(event)
                 await self._responses.go_on()
             case Trouble(error, turn):
-                heard, answered = self._input.failed(turn, error), self._responses.failed(turn, error)
-                if not heard and not answered:
+                self._input.failed(turn, error)
+                self._responses.failed(turn, error)
+                if not turn:
                     self._line.fail(error)
                     self._input.lost()
                 await self._responses.go_on()

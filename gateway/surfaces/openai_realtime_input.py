@@ -123,16 +123,15 @@ class Input:
         if self.transcribes:
             tell_failure(self._line, item, index, error)
 
-    def failed(self, turn: int, error: GatewayError) -> bool:
-        """Whether it was one of these turns that did: then its words are known to be none."""
+    def failed(self, turn: int, error: GatewayError) -> None:
+        """If it was one of these turns that did, its words are known to be none."""
         if turn not in self._turns:
-            return False
+            return
         if error.code == "nothing_understood":
             self.heard(Transcript("", "", utterance=turn))
-            return True
+            return
         item, _ = self._turns.pop(turn)
         self.tell_failure(item, 0, error)
-        return True
 
     def asked(self, turn: int) -> None:
         """That turn answers all that was said; where its words are not known yet, they are those of the last item."""

@@ -133,12 +133,10 @@ class Responses:
             await self._cut(response, "incomplete", _MOST_TOKENS)
             await self.go_on()
 
-    def failed(self, turn: int, error: GatewayError) -> bool:
-        """Whether it was one of these that did; its end follows."""
-        if self._active is None or self._active.turn != turn:
-            return False
-        self._active.error = error
-        return True
+    def failed(self, turn: int, error: GatewayError) -> None:
+        """If it was one of these that did, its end follows."""
+        if self._active is not None and self._active.turn == turn:
+            self._active.error = error
 
     # Private
 
