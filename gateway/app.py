@@ -6,7 +6,7 @@ routes and the API document.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -378,7 +378,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         metrics=Metrics(),
         decoder=decoder,
         decoding=decoding,
-        encoders=Encoders(settings.encode_threads),
+        encoders=stack.enter_context(closing(Encoders(settings.encode_threads))),
         voices=Voices(database, files),
         consents=Consents(database, files),
         downloads=Downloads(files, settings),

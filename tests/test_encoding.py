@@ -153,7 +153,7 @@ async def test_one_that_is_cancelled_at_work_is_closed_after_it(monkeypatch: pyt
     line = encoder._line
     assert line is not None
     monkeypatch.setattr(type(line), "close", lambda _: closed.append(free.is_set()))
-    threads._threads.submit(free.wait)
+    threads._threads.submit(free.wait, 0.0)
 
     async def use() -> None:
         async with encoder:
@@ -187,3 +187,23 @@ async def test_short_streams_have_their_turn_beside_a_long_piece() -> None:
         await short.feed(tone(24000, 0.1))
         assert not work.done()
         await work
+
+
+async def test_who_has_heard_nothing_yet_goes_before_who_has_much_to_hear() -> None:
+    threads, order = Encoders(1), []
+
+    async def feed(encoder: Encoder, name: str) -> None:
+        await encoder.feed(tone(24000, 0.1))
+        order.append(name)
+
+    async with threads.open("mp3", 24000) as ahead, threads.open("mp3", 24000) as first:
+        await ahead.feed(tone(24000, 10.0))
+        free = threading.Event()
+        threads._threads.submit(free.wait, 0.0)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(feed(ahead, "ahead"))
+            await asyncio.sleep(0)
+            tasks.create_task(feed(first, "first"))
+            await asyncio.sleep(0)
+            free.set()
+    assert order == ["first", "ahead"]
