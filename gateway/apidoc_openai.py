@@ -6,6 +6,7 @@ from gateway import apidoc_transcription
 from gateway.apidoc_parts import BYTES, TEXT, Document, an_object, error, errors, form, json_answer, json_body, says
 from gateway.encoding import FORMATS
 from gateway.surfaces import openai_speech, openai_voices
+from gateway.wire import openai_audio as wire
 
 SCHEMA = "OpenAIError"
 ERROR = an_object(
@@ -81,7 +82,7 @@ def _made(model: type[BaseModel]) -> Document:
 
 
 def _speech() -> Document:
-    kinds = {one.content_type.decode() for name, one in FORMATS.items() if name != "m4a"}
+    kinds = {FORMATS[name].content_type.decode() for name in wire.FORMATS}
     spoken = {
         "description": "Speech in the format that was asked for, streamed as it is made, or as events "
         "(speech.audio.delta, speech.audio.done); broken off when the engine fails in the middle.",

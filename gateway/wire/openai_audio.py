@@ -13,6 +13,7 @@ from datetime import datetime
 from math import ceil
 from typing import Any
 
+FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
 PCM_RATE = 24_000
 """Hz, of `pcm`, where the request names no other."""
 EVENT_STREAM = b"text/event-stream; charset=utf-8"

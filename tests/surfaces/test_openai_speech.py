@@ -16,11 +16,11 @@ from openai import AsyncOpenAI
 
 from engines.scripted import End, Script, ScriptedEngine
 from gateway.encoding import FORMATS
+from gateway.wire import openai_audio as wire
 from gateway.wire import wav
 from tests.conftest import Gateway, ready, register, running
 from tests.sound import cents, decoded, described, hertz, tone
 
-NAMES = [name for name in FORMATS if name != "m4a"]
 """Formats that OpenAI names."""
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PATH = "/v1/audio/speech"
@@ -54,7 +54,7 @@ def events(text: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 class TestFormats:
-    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("name", wire.FORMATS)
     async def test_the_sdk_streams_each_into_a_file(self, sdk: AsyncOpenAI, tmp_path: Path, name: Any) -> None:
         path = tmp_path / f"speech.{name}"
         async with sdk.audio.speech.with_streaming_response.create(
@@ -218,7 +218,7 @@ class TestEvents:
         assert (last, done["type"]) == ("speech.audio.done", "speech.audio.done")
         assert done["usage"] == {"input_tokens": 12 + 7, "output_tokens": 40, "total_tokens": 59}
 
-    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("name", wire.FORMATS)
     async def test_every_format_can_come_as_events(self, gateway: Gateway, name: str) -> None:
         answer = await spoken(gateway, stream_format="sse", response_format=name)
         deltas = [data["audio"] for kind, data in events(answer.text) if kind == "speech.audio.delta"]
