@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from gateway.dialogue import Dialogue, Ended, Out, Speech, Trouble
 from gateway.errors import BadRequest, GatewayError, TooLarge
@@ -259,7 +259,11 @@ class Conversation:
         if self._dialogue.recording or not self._responses.idle or not self._engine.edits:
             return
         self._input.commit_nothing(seconds)
-        self._tasks.create_task(self._responses.create(self.session, self._voice))
+        self._tasks.create_task(self._answer_silence())
+
+    async def _answer_silence(self) -> None:
+        with suppress(Wrong):  # the client was quicker
+            await self._responses.create(self.session, self._voice)
 
 
 def _fixed() -> BadRequest:

@@ -16,7 +16,7 @@ from gateway.wire.openai_realtime_fields import Fields, Json, Wrong
 
 MOST_TOOLS, LONGEST_TEXT, LONGEST_NAME, MOST_WORDS = 128, 100_000, 200, 1000
 """LONGEST_TEXT, LONGEST_NAME: characters."""
-_RATES = (8000, 48_000)
+_RATES, _SPEEDS = (8000, 48_000), (0.5, 1.5)
 _EAGER = {"low": 1200, "medium": 700, "auto": 700, "high": 400}
 """Milliseconds of silence that end a turn of semantic_vad."""
 _ECHOED = ("tracing", "truncation", "prompt", "reasoning", "parallel_tool_calls")
@@ -218,7 +218,7 @@ def _with_output(session: Session, found: Fields | None) -> Session:
     if found.has("voice"):
         named = found.child("voice") if isinstance(found.raw("voice"), dict) else None
         changes["voice"] = found.text("voice", LONGEST_NAME) if named is None else named.needed("id", LONGEST_NAME)
-    if (speed := found.number("speed", 0.25, 1.5)) is not None:
+    if (speed := found.number("speed", *_SPEEDS)) is not None:
         changes["speed"] = speed
     return replace(session, **changes)
 

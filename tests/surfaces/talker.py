@@ -73,6 +73,7 @@ class Talker:
 
     answer: Answer = echo
     packed: bool = False
+    follows: bool = False
     fails: GatewayError | None = None
     """Raised where a turn would be answered."""
     refuses: GatewayError | None = None
