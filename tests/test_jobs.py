@@ -385,16 +385,22 @@ async def main():
             jobs.register(Kind("poison", work, slots=1, attempts=3, **soon))
             jobs.register(Kind("tell", told, slots=4, attempts=100, **soon))
             async with jobs.at_work():
-                for name in sys.argv[3:]:
-                    kind = "poison" if name == "poison" else "work"
-                    await jobs.submit(Submission(kind, {"name": name}, key=name))
+                os.write(alive, b"x")
+                await asyncio.gather(*(
+                    jobs.submit(Submission("poison" if name == "poison" else "work", {"name": name}, key=name))
+                    for name in sys.argv[3:]
+                ))
                 await asyncio.Event().wait()
 
-for line in sys.stdin:  # a new process each time, killed so many seconds after its start
+for line in sys.stdin:  # a new process each time, killed so many seconds after it has begun to work
+    dead, alive = os.pipe()
     child = os.fork()
     if not child:
         os.dup2(os.open(folder / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
         asyncio.run(main())
+    os.close(alive)
+    os.read(dead, 1)
+    os.close(dead)
     time.sleep(float(line))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -407,16 +413,18 @@ async def test_processes_killed_at_any_point_lose_nothing_and_end_nothing_twice(
 ) -> None:
     (tmp_path / "made").mkdir()
     stored = stored.model_copy(update={"data_dir": tmp_path})
-    count, longest = (20, 1.0) if stored.database_url else (60, 0.5)  # it takes longer to connect to
-    names = [f"job-{number}" for number in range(count)]
+    names = [f"job-{number}" for number in range(20 if stored.database_url else 60)]  # it takes longer to connect to
     chance = random.Random(5)
-    command = [sys.executable, "-c", WORKER, str(tmp_path), stored.database_url, *names, "poison"]
+    command = [sys.executable, "-c", WORKER, str(tmp_path), stored.database_url, *names[-5:], "poison"]
     async with open_database(stored) as database:
         jobs = Jobs(database, "reader", keep=1e6)
+        jobs.register(Bench().kind())
+        for name in names[:-5]:
+            await jobs.submit(wanted(name, key=name))
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdin is not None and process.stdout is not None
-            for _ in range(100):
-                process.stdin.write(f"{chance.uniform(0.05, longest)}\n")
+            for _ in range(300):
+                process.stdin.write(f"{chance.choice((0.0, 0.05, 0.1, 0.2, 0.4, 0.8))}\n")
                 process.stdin.flush()
                 assert await asyncio.to_thread(process.stdout.readline) == "killed\n"
                 work, told, poison = [await jobs.newest(kind) for kind in ("work", "tell", "poison")]
