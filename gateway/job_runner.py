@@ -111,6 +111,11 @@ class Runner:
     async def end(self, job: Job, *, owner: str | None) -> bool:
         """Takes the outcome that `job` has, with what follows from it, and stops what this process does for it. False
         where it has ended already, or is another's by now; with None it is everybody's."""
+        return await shielded(self._end(job, owner))
+
+    # Private
+
+    async def _end(self, job: Job, owner: str | None) -> bool:
         kind = self._kinds[job.kind]
         job = replace(job, ended_at=_now())
         expected = [State.RUNNING, State.WAITING] if job.state is State.CANCELLED else [State.RUNNING]
@@ -122,8 +127,6 @@ class Runner:
         if job.state is State.CANCELLED and (task := kind.tasks.get(job.id)) is not None:
             task.cancel()
         return taken
-
-    # Private
 
     async def _look(self, tasks: asyncio.TaskGroup) -> None:
         """Begins what may begin, keeps what runs, and takes over what others have left, for ever."""
