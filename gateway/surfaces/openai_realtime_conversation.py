@@ -45,9 +45,18 @@ class Conversation:
         self._items = Items()
         self._input = Input(line, self._items, self._dialogue, self._engine)
         self._responses = Responses(
-            line, self._items, self._dialogue, self._engine, self.id, self._input.asked, self._watch
+            line,
+            self._items,
+            self._dialogue,
+            self._engine,
+            self.id,
+            self._settings.converse_history,
+            self._input.asked,
+            self._watch,
         )
         self._idle: asyncio.TimerHandle | None = None
+        self._cuts = 0
+        """Interruptions."""
         self._listening = 0
         """Contents of a client's items whose words are being found out."""
         self._tasks: asyncio.TaskGroup
@@ -201,15 +210,18 @@ class Conversation:
             raise renamed(wrong, "session") if self._line.dialect is Dialect.BETA else wrong from None
 
     def _interrupted(self) -> None:
+        self._cuts += 1
         self._responses.interrupted()
 
     # Private: what the dialogue tells
 
     async def _tell_all(self) -> None:
         async for event in self._dialogue.events():
+            cuts = self._cuts
             if isinstance(event, ReplyAudio | ReplyText):
                 await self._line.room()
-            await self._tell(event)
+            if cuts == self._cuts:  # else it waited, and is not wanted any more
+                await self._tell(event)
 
     async def _tell(self, event: Out) -> None:
         match event:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from gateway import tokens
+from gateway import memory, tokens
 from gateway.memory import UNANSWERED, Call, Message, Role
 from gateway.wire.openai_realtime_fields import Wrong
 from gateway.wire.openai_realtime_items import Item, Kind
@@ -89,6 +89,22 @@ class Items:
             len(self._items) > MOST_ITEMS or sum(map(_characters, self._items)) > MOST_CHARACTERS
         ):
             self.delete(self._items[0])
+
+
+def newest(items: Sequence[Item], questions: int) -> list[Item]:
+    """Those that a reply is made from: the newest questions with all that came of them, as memory.latest has it for
+    messages. What the system says stays."""
+    kept = [item for item in items if item.role == Role.SYSTEM]
+    found, asked, characters, since = list[Item](), 0, sum(map(_characters, kept)), 0
+    for item in reversed([item for item in items if item.role != Role.SYSTEM]):
+        characters += _characters(item)
+        if asked and (asked >= questions or characters > memory.MOST_CHARACTERS):
+            break
+        found.append(item)
+        if item.kind is Kind.MESSAGE and item.role == Role.USER:
+            asked, since = asked + 1, len(found)
+    wanted = {id(item) for item in (*kept, *found[: since or len(found)])}
+    return [item for item in items if id(item) in wanted]
 
 
 def messages(items: Sequence[Item]) -> tuple[Message, ...]:

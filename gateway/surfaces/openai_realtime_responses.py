@@ -8,7 +8,7 @@ from gateway.dialogue import Dialogue, Ended
 from gateway.errors import GatewayError
 from gateway.events import Audio, ReplyAudio, ReplyText, ToolCall
 from gateway.surfaces.openai_realtime_engines import Engine
-from gateway.surfaces.openai_realtime_items import Items
+from gateway.surfaces.openai_realtime_items import Items, newest
 from gateway.surfaces.openai_realtime_line import Line
 from gateway.surfaces.openai_realtime_response import Response
 from gateway.verbs import Change, Preset, Reference
@@ -29,13 +29,14 @@ class Responses:
         dialogue: Dialogue,
         engine: Engine,
         conversation: str,
+        questions: int,
         asked: Callable[[int], None],
         ended: Callable[[float], None],
     ) -> None:
-        """asked: told the turn that answers. ended: told when one was completed, with the loop time at which its sound
-        ends."""
+        """conversation: its id. questions: how many of the newest one is made from. asked: told the turn that answers.
+        ended: told when one was completed, with the loop time at which its sound ends."""
         self._line, self._items, self._dialogue, self._engine = line, items, dialogue, engine
-        self._conversation, self._asked, self._ended = conversation, asked, ended
+        self._conversation, self._questions, self._asked, self._ended = conversation, questions, asked, ended
         self._active: Response | None = None
         self._waiting: deque[Response] = deque()
         self._owed: tuple[Session, Voice] | None = None
@@ -73,7 +74,7 @@ class Responses:
             await self.go_on()
         else:
             self._active = self._new(session, voice)
-            self._active.turn, self._active.asked = turn, list(self._items)
+            self._active.turn, self._active.asked = turn, newest(list(self._items), self._questions)
 
     def forgive(self) -> None:
         """What is owed is not wanted any more: the user goes on."""
@@ -149,9 +150,10 @@ class Responses:
         return response
 
     async def _ask(self, response: Response) -> None:
-        response.asked = list(self._items) if response.given is None else response.given
-        if not self._engine.answers and not all(item.understood for item in response.asked):
+        items = list(self._items) if response.given is None else response.given
+        if not self._engine.answers and not all(item.understood for item in items):
             return
+        response.asked = newest(items, self._questions)
         try:
             response.turn = await self._engine.ask(response, self._items, _change(response))
             self._asked(response.turn)
