@@ -14,9 +14,13 @@ import httpx
 import psutil
 import pytest
 from openai import OpenAI
+from websockets.asyncio.client import connect
 
 from gateway.supervise import free_port
+from gateway.wire import nls
 from tests.e2e import client
+from tests.engines.asr.sound import person, person_file
+from tests.surfaces.nls_client import NlsClient
 
 ROOT = Path(__file__).parents[2]
 AUDIO = ROOT.parent / "shared" / "audio"
@@ -101,6 +105,29 @@ def test_openai_s_sdk_gets_words_and_their_times(stack: Stack) -> None:
         assert isinstance(srt, str) and srt.startswith("1\n00:00:00,") and found.text in srt
         events = list(sdk.audio.transcriptions.create(file=path, model="whisper-1", stream=True))
         assert [event.type for event in events] == ["transcript.text.delta", "transcript.text.done"]
+
+
+@pytest.mark.parametrize("path", ["/ws/v1", "/ws/v1/asr"])
+async def test_speech_becomes_words_while_it_is_said_for_nls_clients(stack: Stack, path: str) -> None:
+    file = person_file("weather_question_en.wav")
+    async with connect(f"ws://127.0.0.1:{stack.http.base_url.port}{path}", compression=None, proxy=None) as socket:
+        caller = NlsClient(socket, nls.TRANSCRIBER)
+        await caller.send("StartTranscription", {"format": "wav"})
+        await caller.until("TranscriptionStarted")
+        for at in range(0, len(file), 960):
+            await socket.send(file[at : at + 960])
+        await caller.send("StopTranscription")
+        await caller.until("TranscriptionCompleted", seconds=30)
+        said = [event["payload"]["result"] for event in caller.events if event["header"]["name"] == "SentenceEnd"]
+        assert said == ["what is the weather in paris"]
+
+
+def test_headerless_speech_becomes_words_for_nls_clients(stack: Stack) -> None:
+    pcm = person("weather_question_en.wav")
+    answer = stack.http.post("/stream/v1/asr", content=pcm, params={"enable_words": "true"}).json()
+    assert answer["result"] == "what is the weather in paris"
+    assert [word["text"] for word in answer["words"]] == answer["result"].split()
+    assert answer["words"][-1]["endTime"] <= answer["duration"] == round(len(pcm) / 32)
 
 
 def test_what_is_said_is_understood(stack: Stack) -> None:

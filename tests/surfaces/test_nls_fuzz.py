@@ -162,5 +162,5 @@ class Client(RuleBasedStateMachine):
             assert header["name"] in ON_THE_WAY, event
 
 
-Client.TestCase.settings = hypothesis.settings(max_examples=25, stateful_step_count=25, deadline=None)
+Client.TestCase.settings = hypothesis.settings(max_examples=12, stateful_step_count=25, deadline=None)
 TestAnyOrder = Client.TestCase
