@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from gateway import __version__, caller, cleanup, upload
+from gateway import __version__, caller, cleanup, passages, pieces, upload
 from gateway.errors import BadRequest
 from gateway.events import Transcript
 from gateway.exchange import Exchange, wrong_field
@@ -181,22 +181,24 @@ async def _heard(bag: Bag, ask: AsrQuery, words: Sequence[str], source: Path, ta
         punctuation=style.punctuation,
         words=ask.enable_words,
     )
-    said = await _recognise(bag, job, audio, source.with_name("voiced.wav") if ask.enable_voice_detection else None)
+    said = await _recognise(bag, job, audio, source.parent, ask.enable_voice_detection)
     times = [(word.text, word.start, word.end) for word in said.words] if ask.enable_words else []
     model = bag["transcribe"].health().model
     return wire.answer(task_id, await style.final(said.text), model, audio.seconds, times or None)
 
 
-async def _recognise(bag: Bag, job: Transcribe, audio: Recording, voice: Path | None) -> Transcript:
-    """All that is said in `audio`, as one; times from its beginning. voice: where its speech alone is written to, if
-    only that is to be heard."""
-    since = 0.0
-    if voice is not None:
-        speech = await voiced(audio, voice, bag["settings"])
+async def _recognise(bag: Bag, job: Transcribe, audio: Recording, folder: Path, detect: bool) -> Transcript:
+    """All that is said in `audio`, as one; times from its beginning. detect: whether silence is kept from the engine,
+    which is always done with long recordings."""
+    settings, since = bag["settings"], 0.0
+    if detect and audio.seconds <= pieces.LONGEST:
+        speech = await voiced(audio, folder / "voiced.wav", settings)
         if speech is None:
             return Transcript("", "")
         job, since = replace(job, audio=speech[0]), speech[1]
-    async with bag["transcribe"].session(job) as events:
-        finals = [event async for event in events if event.final]
-    moved = [replace(word, start=word.start + since, end=word.end + since) for one in finals for word in one.words]
-    return Transcript(joined([one.text for one in finals]), "", words=tuple(moved))
+    said: list[Transcript] = []
+    async with passages.recognised(bag["transcribe"], settings, folder, job, portion=passages.Portion.LARGE) as found:
+        async for passage in found:
+            said += passage.said
+    moved = [replace(word, start=word.start + since, end=word.end + since) for one in said for word in one.words]
+    return Transcript(joined([one.text for one in said]), "", words=tuple(moved))
