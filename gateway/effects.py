@@ -9,6 +9,7 @@ Rule 3: each sentence is whole in itself: all of it is out at its end, and as lo
 import numpy as np
 
 from gateway.encoding import Encoder, Encoders
+from gateway.errors import EngineBroke
 from gateway.events import Audio
 from gateway.tempo import FASTEST, SLOWEST
 
@@ -35,12 +36,14 @@ class Effects:
         """Samples of it that are out."""
 
     async def feed(self, audio: Audio) -> bytes:
-        """What `audio`, all of one rate within a sentence, makes certain; it may be empty."""
+        """What `audio` makes certain; it may be empty. Raises EngineBroke where its rate is not the sentence's."""
         if self._shift is None:
             self._source = audio.sample_rate
             seeming = round(audio.sample_rate * self._pitch)
             slower = min(max(audio.sample_rate / seeming, SLOWEST), FASTEST)
             self._shift = self._encoders.open("pcm", seeming, self.sample_rate, slower)
+        elif audio.sample_rate != self._source:
+            raise EngineBroke(f"the engine changed its sample rate from {self._source} to {audio.sample_rate} Hz")
         self._fed += len(audio.pcm) // 2
         return self._out(await self._shift.feed(audio.pcm))
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as some
 
 from gateway.effects import KNEE, Effects, amplified
 from gateway.encoding import Encoders
+from gateway.errors import EngineBroke
 from gateway.events import Audio
 from tests.sound import cents, hertz, pcm, samples, tone
 
@@ -104,3 +105,12 @@ async def test_one_that_is_left_in_a_sentence_begins_anew() -> None:
     await effects.feed(Audio(tone(24000, 0.5), 24000))
     await effects.close()
     assert len(await spoken(effects, tone(22050, 1.0), 22050)) == 32000
+
+
+async def test_an_engine_that_changes_its_rate_within_a_sentence_is_found_out() -> None:
+    effects = Effects(ENCODERS, 16000)
+    await effects.feed(Audio(tone(24000, 0.1), 24000))
+    with pytest.raises(EngineBroke, match="from 24000 to 22050 Hz"):
+        await effects.feed(Audio(tone(22050, 0.1), 22050))
+    await effects.close()
+    assert len(await spoken(effects, tone(22050, 1.0), 22050)) == 32000, "between two sentences it may"

@@ -35,8 +35,6 @@ _MEANS: tuple[tuple[type[GatewayError], Status], ...] = (
     (NotFound, Status.INVALID_PARAMETER),
     (BadRequest, Status.INVALID_PARAMETER),
 )
-UNSUPPORTED_RATE = "unsupported_sample_rate"
-"""Code of the BadRequest that has a status of its own."""
 REFUSED = 400
 """HTTP status for whom the door does not let in to the routes that are asked by GET, as FunSpeech has it."""
 
@@ -52,8 +50,6 @@ def new_id() -> str:
 
 def status_of(exc: GatewayError) -> Status:
     """Where FunSpeech has several, the one that says who can do something about it."""
-    if exc.code == UNSUPPORTED_RATE:
-        return Status.UNSUPPORTED_SAMPLE_RATE
     if exc.code == "audio_too_long":
         return Status.INVALID_PARAMETER
     other = Status.SERVER_ERROR if exc.status >= 500 else Status.CLIENT_ERROR

@@ -26,6 +26,8 @@ from gateway.wire import nls as wire
 from gateway.wire.nls import Status
 
 log = structlog.get_logger(__name__)
+_LONGEST_AUDIO = 64 * 1024
+"""Bytes of a message. Many clients take no more than 1 MiB, and engines may give a minute at once."""
 _RIGHTS = {
     wire.TRANSCRIBER: Right.TRANSCRIBE,
     wire.RECOGNIZER: Right.TRANSCRIBE,
@@ -67,8 +69,9 @@ class Line:
         await self._connection.send(wire.event(new_id(), self.task_id, self.namespace, name, payload))
 
     async def play(self, audio: bytes) -> None:
-        """One binary message."""
-        await self._connection.send(audio)
+        """In binary messages that any client takes."""
+        for at in range(0, len(audio), _LONGEST_AUDIO):
+            await self._connection.send(audio[at : at + _LONGEST_AUDIO])
 
     async def complete(self, name: str, payload: Mapping[str, Any] | None = None) -> None:
         """The last that is said of the task: the client may start the next one right behind it."""

@@ -68,7 +68,7 @@ async def tts(http: Exchange) -> None:
     async with http_task(http) as task_id, http.until_gone():
         caller.current().check_appkey(ask.appkey or "")
         manner = _manner(ask)
-        text = speakable(untagged(ask.text), LONGEST_TEXT)
+        text = speakable(untagged(ask.text), state["settings"].text_max_chars)
         voice = await cast(state, manner.voice, ask.device_id or "")
         job = Speak(text, voice, speed=manner.speed, instruction=manner.prompt if isinstance(voice, Reference) else "")
         wanted = Wanted(wire.WRITTEN[manner.format], manner.sample_rate, manner.gain, manner.pitch)

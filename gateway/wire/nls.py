@@ -15,7 +15,6 @@ from typing import Any
 
 PATH, ASR_PATH, TTS_PATH = "/ws/v1", "/ws/v1/asr", "/ws/v1/tts"
 """Alibaba's own clients open the first for everything, FunSpeech's the other two."""
-TOKEN_HEADER = b"x-nls-token"
 TRANSCRIBER, RECOGNIZER = "SpeechTranscriber", "SpeechRecognizer"
 FLOWING, SYNTHESIZER, LONG_SYNTHESIZER = "FlowingSpeechSynthesizer", "SpeechSynthesizer", "SpeechLongSynthesizer"
 DEFAULT = "Default"
@@ -52,7 +51,6 @@ class Status(IntEnum):
     INVALID_PARAMETER = 40000003
     IDLE_TIMEOUT = 40000004
     TOO_MANY_REQUESTS = 40000005
-    UNSUPPORTED_SAMPLE_RATE = 41010101
     SERVER_ERROR = 50000000
 
 

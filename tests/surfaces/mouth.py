@@ -15,12 +15,14 @@ from tests.sound import tone
 
 @dataclass
 class Mouth:
-    """Says each text as a tone of `hertz`, 50 ms for each character, in pieces of 100 ms."""
+    """Says each text as a tone of `hertz`, 50 ms for each character."""
 
     rate: int = 24000
     hertz: Callable[[str], float] = lambda text: 440.0
     loudness: float = 0.5
     character: float = 0.05
+    piece: float = 0.1
+    """Seconds."""
     fails: GatewayError | None = None
     """Raised after the first piece of a text with "fail" in it."""
     refuses: GatewayError | None = None
@@ -55,7 +57,7 @@ class Mouth:
 
     async def _say(self, job: Speak) -> AsyncIterator[Audio]:
         sound = tone(self.rate, self.seconds(job.text) / job.speed, self.hertz(job.text), self.loudness)
-        size = self.rate // 10 * 2
+        size = round(self.rate * self.piece) * 2
         for at in range(0, len(sound), size):
             await asyncio.sleep(0)
             if at and self.fails is not None and "fail" in job.text:

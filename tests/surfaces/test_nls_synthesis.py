@@ -179,6 +179,17 @@ class TestSound:
         assert len(sound) / rate == pytest.approx(mouth.seconds(mouth.texts[0]), abs=1 / rate)
         assert cents(hertz(sound, rate), 440) < 1
 
+    async def test_comes_in_messages_that_any_client_takes(self, gateway: Gateway) -> None:
+        """Many take no more than 1 MiB, and engines may give a minute at once."""
+        await speaks(gateway, Mouth(piece=60.0, character=1.0))
+        async with line(gateway, nls.SYNTHESIZER) as client:
+            await client.send("StartSynthesis", {"text": "a" * 30, "sample_rate": 24000})
+            sizes = []
+            while isinstance(message := await client.next(), bytes):
+                sizes.append(len(message))
+        assert sum(sizes) == 2 * 24000 * 30
+        assert max(sizes) == 64 * 1024
+
     @pytest.mark.parametrize("rate", ["24000", 24000.0, None, ""])
     async def test_has_it_also_where_the_number_is_written_otherwise(self, gateway: Gateway, rate: Any) -> None:
         await speaks(gateway, Mouth())

@@ -244,6 +244,7 @@ class TestRefusing:
 
 class TestVoices:
     async def test_are_the_presets_and_those_registered_for_everybody(self, gateway: Gateway) -> None:
+        """W22: voices could not be managed through the product's port."""
         await register(gateway, gateway.settings.nls_device, "小蓝")
         await register(gateway, "somebody-else", "hidden")
         body = (await gateway.client.get(f"{PATH}/voices")).json()
