@@ -57,7 +57,7 @@ class Access:
         fresh = [key for key in found if key.id not in self._by_id]
         for key in found:
             account = self._by_id.setdefault(key.id, Account(key))
-            account.key = key
+            account.take_up(key)
             self._by_digest[key.digest] = account
         await self._learn_sums([key.id for key in fresh])
         was_open, self.open = self.open, self._policy == "off" or (self._policy == "auto" and not self._by_id)
@@ -68,19 +68,19 @@ class Access:
     async def flush(self) -> None:
         """Writes down what was used."""
         stirred = [account for account in self._by_id.values() if account.stirred]
-        seen = {account.id: account.seen for account in stirred if account.seen is not None}
+        seen = {account.id: account.seen for account in stirred if account.seen}
         used = {
             (account.id, day, verb): seconds for account in stirred for (day, verb), seconds in account.take().items()
         }
         try:
-            await self._keys.add(used, seen)
+            await self._keys.add(used, {one: datetime.fromtimestamp(at, UTC) for one, at in seen.items()})
         except BaseException:
             for account in stirred:
                 account.give_back()
             raise
         for account in stirred:
             account.confirm()
-            account.seen = None if account.seen == seen.get(account.id) else account.seen
+            account.seen = 0.0 if account.seen == seen.get(account.id) else account.seen
         await self._learn_sums([account.id for account in stirred if account.limited])
 
     async def tend(self) -> None:
@@ -100,25 +100,17 @@ class Access:
         if account is None and public:
             return Caller(rights=frozenset((right,) if right else ()))
         if account is None:
-            raise _refusal(next(credentials.given(scope["headers"], scope["query_string"]), ""))
+            raise _refusal(next(iter(credentials.given(scope["headers"], scope["query_string"])), ""))
         visitor = Caller(account)
         if right is not None:
             visitor.require(right)
         account.enter()
         return visitor
 
-    @contextmanager
-    def inside(self, visitor: Caller, *, lasts: bool) -> Iterator[None]:
+    def inside(self, visitor: Caller, *, lasts: bool) -> "_Visit":
         """Scope of one request or connection. lasts: whether its task can be ended in the middle."""
         visitor.task = asyncio.current_task() if lasts else None
-        self._inside.add(visitor)
-        try:
-            with caller.acting(visitor):
-                yield
-        finally:
-            self._inside.discard(visitor)
-            if isinstance(visitor.payer, Account):
-                visitor.payer.leave()
+        return _Visit(self._inside, visitor)
 
     async def admit(self, token: str, *, appkey: str = "", verb: Right | None = None) -> Caller:
         """For a surface whose clients have their key in the body: what the door let pass as nobody becomes somebody.
@@ -142,7 +134,7 @@ class Access:
         """Scope of work that is done later for whom had asked for it. Raises Unauthorized where the key is no good any
         more. key_id: empty where no key was asked."""
         account = self._by_id.get(key_id)
-        if key_id and (account is None or not account.key.good(datetime.now(UTC))):
+        if key_id and (account is None or not account.key.good):
             raise Unauthorized("the key that asked for this is not good any more")
         worker = Caller(account) if account else Caller(rights=EVERYTHING)
         with caller.acting(worker):
@@ -167,7 +159,7 @@ class Access:
         key_id, digest = self._keys.digest(sent)
         account = self._by_id.get(key_id) if key_id else self._by_digest.get(digest)
         good = same(digest, account.key if account else None)
-        return account if good and account and account.key.good(datetime.now(UTC)) else None
+        return account if good and account and account.key.good else None
 
     async def _learn_sums(self, key_ids: list[str]) -> None:
         if key_ids:
@@ -179,16 +171,35 @@ class Access:
     def _show_out(self) -> None:
         if self.open:
             return
-        now = datetime.now(UTC)
         for visitor in tuple(self._inside):
             payer = visitor.payer
-            if isinstance(payer, Account) and not payer.key.good(now):
+            if isinstance(payer, Account) and not payer.key.good:
                 visitor.end(Unauthorized("this key is not good any more"))
             elif payer is None and visitor.known:
                 visitor.end(Unauthorized("a key is needed here from now on"))
 
 
 # Private
+
+
+class _Visit:
+    """A class because generators cost too much on this path."""
+
+    __slots__ = ("_inside", "_token", "_visitor")
+
+    def __init__(self, inside: set[Caller], visitor: Caller) -> None:
+        self._inside, self._visitor = inside, visitor
+
+    def __enter__(self) -> None:
+        self._inside.add(self._visitor)
+        self._token = caller.enter(self._visitor)
+
+    def __exit__(self, *_: object) -> None:
+        caller.leave(self._token)
+        self._inside.discard(self._visitor)
+        self._visitor.task = None
+        if isinstance(self._visitor.payer, Account):
+            self._visitor.payer.leave()
 
 
 def _refusal(sent: str) -> Unauthorized:

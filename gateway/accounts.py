@@ -19,44 +19,33 @@ _WINDOW = 60.0
 
 class Account:
     def __init__(self, key: Key) -> None:
-        self.key = key
+        self.take_up(key)
         self.running = 0
         """Requests and connections."""
-        self.seen: datetime | None = None
-        """When it last asked, where the database does not know that yet."""
+        self.seen = 0.0
+        """time.time() of its last request; 0 where the database knows that already."""
         self._asked: deque[float] = deque()
-        self._day = datetime.now(UTC).date()
-        self._stored = (0.0, 0.0)
-        """Seconds of this day and this month that the database has."""
+        self._of_day = self._of_month = 0.0
+        """Seconds of audio, those in the database and those that are not."""
         self._fresh: dict[tuple[str, str], float] = {}
-        """(day, verb) → seconds that it has not."""
+        """(day, verb) → seconds that the database has not."""
         self._under_way: dict[tuple[str, str], float] = {}
         """Those that are being written to it."""
+        self._open_page()
 
     def __repr__(self) -> str:
         day, month = self.used()
         return f"<{self.key.id}: {self.running} running, {day:.2f} s today, {month:.2f} s this month>"
 
-    @property
-    def id(self) -> str:
-        return self.key.id
-
-    @property
-    def tenant(self) -> str:
-        return self.key.tenant
-
-    @property
-    def rights(self) -> frozenset[Right]:
-        return self.key.rights
-
-    @property
-    def appkey(self) -> str:
-        return self.key.appkey
+    def take_up(self, key: Key) -> None:
+        """The same key, as it is now."""
+        self.key = key
+        self.id, self.tenant, self.rights, self.appkey = key.id, key.tenant, key.rights, key.appkey
 
     @property
     def stirred(self) -> bool:
         """Whether there is something that the database does not know."""
-        return self.seen is not None or bool(self._fresh)
+        return self.seen > 0 or bool(self._fresh)
 
     @property
     def limited(self) -> bool:
@@ -76,7 +65,7 @@ class Account:
                 wait = max(1, int(self._asked[-limits.rate] + _WINDOW - now) + 1)
                 raise RateLimited(f"this key may ask {limits.rate} times a minute", retry_after=wait)
             self._asked.append(now)
-        self.seen = datetime.now(UTC)
+        self.seen = time.time()
         self.running += 1
 
     def leave(self) -> None:
@@ -85,26 +74,33 @@ class Account:
     def used(self) -> tuple[float, float]:
         """Seconds of audio today and this month, UTC."""
         self._turn_page()
-        day = self._day.isoformat()
-        fresh = [*self._fresh.items(), *self._under_way.items()]
-        of_day = sum(seconds for (at, _), seconds in fresh if at == day)
-        of_month = sum(seconds for (at, _), seconds in fresh if at[:8] == day[:8])
-        return self._stored[0] + of_day, self._stored[1] + of_month
+        return self._of_day, self._of_month
 
     def afford(self, seconds: float = 0.0) -> None:
         """Raises QuotaUsed where so many more are too many, or none are left."""
-        for used, most, until in self._quotas():
-            if used >= most or used + seconds > most:
-                raise _used_up(used, most, seconds, until)
+        limits = self.key.limits
+        if limits.day_seconds is None and limits.month_seconds is None:
+            return
+        self._turn_page()
+        for used, most, until in (
+            (self._of_day, limits.day_seconds, _next_day),
+            (self._of_month, limits.month_seconds, _next_month),
+        ):
+            if most is not None and (used >= most or used + seconds > most):
+                raise _used_up(used, most, seconds, until(self._day))
 
     def charge(self, right: Right, seconds: float) -> None:
         """Counts them. Raises QuotaUsed where they were more than was left; they are counted all the same."""
         self._turn_page()
-        place = (self._day.isoformat(), str(right))
+        place = (self._day_text, right)
         self._fresh[place] = self._fresh.get(place, 0.0) + seconds
-        for used, most, until in self._quotas():
-            if used > most:
-                raise _used_up(used, most, 0.0, until)
+        self._of_day += seconds
+        self._of_month += seconds
+        limits = self.key.limits
+        if limits.day_seconds is not None and self._of_day > limits.day_seconds:
+            raise _used_up(self._of_day, limits.day_seconds, 0.0, _next_day(self._day))
+        if limits.month_seconds is not None and self._of_month > limits.month_seconds:
+            raise _used_up(self._of_month, limits.month_seconds, 0.0, _next_month(self._day))
 
     def take(self) -> dict[tuple[str, str], float]:
         """(day, verb) → seconds for the database, which are to be confirmed or given back."""
@@ -112,13 +108,7 @@ class Account:
         return self._under_way
 
     def confirm(self) -> None:
-        """What was taken is stored; the new sums follow by `know`."""
-        if self._under_way:
-            self._turn_page()
-            day = self._day.isoformat()
-            of_day = sum(seconds for (at, _), seconds in self._under_way.items() if at == day)
-            of_month = sum(seconds for (at, _), seconds in self._under_way.items() if at[:8] == day[:8])
-            self._stored = (self._stored[0] + of_day, self._stored[1] + of_month)
+        """What was taken is stored."""
         self._under_way = {}
 
     def give_back(self) -> None:
@@ -131,24 +121,26 @@ class Account:
         """The database's sums, those of other processes in them."""
         self._turn_page()
         if today == self._day:
-            self._stored = stored
+            day = self._day_text
+            mine = [*self._fresh.items(), *self._under_way.items()]
+            self._of_day = stored[0] + sum(seconds for (at, _), seconds in mine if at == day)
+            self._of_month = stored[1] + sum(seconds for (at, _), seconds in mine if at[:8] == day[:8])
 
     # Private
 
-    def _quotas(self) -> list[tuple[float, float, date]]:
-        """(used, limit, the day on which it begins anew) of those that its key has."""
-        if not self.limited:
-            return []
-        limits, (day, month) = self.key.limits, self.used()
-        found = ((day, limits.day_seconds, _next_day(self._day)), (month, limits.month_seconds, _next_month(self._day)))
-        return [(used, most, until) for used, most, until in found if most is not None]
-
     def _turn_page(self) -> None:
         """A new day begins with nothing, and a new month too."""
-        today = datetime.now(UTC).date()
-        if today != self._day:
-            month = self._stored[1] if (today.year, today.month) == (self._day.year, self._day.month) else 0.0
-            self._day, self._stored = today, (0.0, month)
+        if time.time() >= self._until:
+            month = self._day_text[:8]
+            self._open_page()
+            self._of_day = 0.0
+            if self._day_text[:8] != month:
+                self._of_month = 0.0
+
+    def _open_page(self) -> None:
+        self._day = datetime.fromtimestamp(time.time(), UTC).date()
+        self._day_text = self._day.isoformat()
+        self._until = _midnight(_next_day(self._day)).timestamp()
 
 
 def _next_day(day: date) -> date:
@@ -159,10 +151,14 @@ def _next_month(day: date) -> date:
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
+def _midnight(day: date) -> datetime:
+    """With which it begins."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
 def _used_up(used: float, most: float, more: float, until: date) -> QuotaUsed:
     asked = f", and this needs {more:.1f}" if more else ""
-    midnight = datetime(until.year, until.month, until.day, tzinfo=UTC)
-    wait = max(1, int((midnight - datetime.now(UTC)).total_seconds()) + 1)
+    wait = max(1, int(_midnight(until).timestamp() - time.time()) + 1)
     return QuotaUsed(
         f"{used:.1f} of {most:g} seconds of audio are used{asked}; more from {until.isoformat()}", retry_after=wait
     )

@@ -8,7 +8,7 @@ import asyncio
 import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from enum import StrEnum
 from typing import Protocol
 
@@ -32,17 +32,10 @@ EVERYTHING = frozenset(Right)
 class Payer(Protocol):
     """Whose seconds of audio are counted (gateway/accounts.py)."""
 
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def tenant(self) -> str: ...
-
-    @property
-    def rights(self) -> frozenset[Right]: ...
-
-    @property
-    def appkey(self) -> str: ...
+    id: str
+    tenant: str
+    rights: frozenset[Right]
+    appkey: str
 
     def afford(self, seconds: float = 0.0) -> None:
         """Raises QuotaUsed where so many more are too many, or none are left."""
@@ -143,11 +136,20 @@ def tenant() -> str:
     return _asking.get().tenant
 
 
+def enter(caller: Caller) -> "Token[Caller]":
+    """From now on the context is this caller's, until `leave` is given the token."""
+    return _asking.set(caller)
+
+
+def leave(token: "Token[Caller]") -> None:
+    _asking.reset(token)
+
+
 @contextmanager
 def acting(caller: Caller) -> Iterator[None]:
     """Scope of what is done for somebody."""
-    token = _asking.set(caller)
+    token = enter(caller)
     try:
         yield
     finally:
-        _asking.reset(token)
+        leave(token)

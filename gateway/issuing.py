@@ -97,8 +97,8 @@ def _moment(text: str) -> datetime:
 
 
 def _shown(key: Key, used: tuple[float, float]) -> dict[str, Any]:
-    limits, now = key.limits, datetime.now(UTC)
-    state = "good" if key.good(now) else "expired" if key.revoked_at is None else "revoked"
+    limits = key.limits
+    state = "good" if key.good else "expired" if key.revoked_at is None else "revoked"
     moments = {
         "created": key.created_at,
         "expires": key.expires_at,

@@ -67,8 +67,10 @@ class Key:
     revoked_at: datetime | None
     last_used_at: datetime | None
 
-    def good(self, now: datetime) -> bool:
-        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+    @property
+    def good(self) -> bool:
+        """Neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or datetime.now(UTC) < self.expires_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,13 +112,14 @@ class _Passing(Generic[T]):
     """Items on their way, each looked at before it is passed on."""
 
     def __init__(self, items: AsyncIterator[T], caller: Caller, passed: Callable[[T], T]) -> None:
-        self._items, self._caller, self._passed = items, caller, passed
+        self._items, self._next = items, items.__anext__
+        self._caller, self._passed = caller, passed
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
 
     async def __anext__(self) -> T:
-        item = self._passed(await anext(self._items))
+        item = self._passed(await self._next())
         if self._caller.over:
             await asyncio.sleep(0)  # it is being ended: what it does goes no further than here
         return item

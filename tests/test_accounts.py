@@ -15,19 +15,17 @@ NOON = datetime(2030, 1, 30, 12, tzinfo=UTC)
 
 
 class Clock:
-    """Stands in for `datetime` and `time` in gateway/accounts.py."""
+    """Stands in for `time` in gateway/accounts.py."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.moment, self.seconds = NOON, 1000.0
-        clock = self
+        monkeypatch.setattr(accounts, "time", self)
 
-        class Moments(datetime):
-            @classmethod
-            def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-                return clock.moment
+    def time(self) -> float:
+        return self.moment.timestamp()
 
-        monkeypatch.setattr(accounts, "datetime", Moments)
-        monkeypatch.setattr(accounts.time, "monotonic", lambda: clock.seconds)
+    def monotonic(self) -> float:
+        return self.seconds
 
     def on(self, **more: float) -> None:
         self.moment += timedelta(**more)
@@ -91,7 +89,7 @@ class TestQuota:
     def test_a_limit_that_changes_acts_at_once(self, clock: Clock) -> None:
         one = account()
         one.charge(Right.SPEAK, 5)
-        one.key = replace(one.key, limits=Limits(day_seconds=5))
+        one.take_up(replace(one.key, limits=Limits(day_seconds=5)))
         with pytest.raises(QuotaUsed):
             one.afford()
 

@@ -4,7 +4,7 @@ Rule 1: what is found here is only what somebody claims; whether it is good, gat
 Rule 2: nothing found here is shown but masked.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
 MOST_CHARACTERS = 512
@@ -13,29 +13,20 @@ SUBPROTOCOL = "openai-insecure-api-key."
 """Before a key among the subprotocols of a WebSocket: browsers can set no header there."""
 _QUERY = ("token", "api_key")
 _BEARER = "bearer "
-_PLAIN = (b"x-api-key", b"x-nls-token")
+_HEADERS = (b"authorization", b"x-api-key", b"x-nls-token", b"sec-websocket-protocol")
+_MOST_BYTES = 4096
+"""Of a header; one that is longer is passed over."""
 
 
-def given(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Iterator[str]:
+def given(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> list[str]:
     """Everything that may be a key. headers: lower-case names."""
+    found: list[str] = []
     for name, value in headers:
-        if name == b"authorization":
-            yield from _bearer(value.decode("latin-1"))
-        elif name in _PLAIN:
-            yield from _whole(value.decode("latin-1"))
-        elif name == b"sec-websocket-protocol":
-            for offered in value.decode("latin-1").split(","):
-                if offered.strip().startswith(SUBPROTOCOL):
-                    yield from _whole(offered.strip().removeprefix(SUBPROTOCOL))
-    if b"token=" in query or b"api_key=" in query:
-        for field, text in parse_qsl(query.decode("latin-1")):
-            if field in _QUERY:
-                yield from _whole(text)
-
-
-def asked(query: bytes, name: str) -> str:
-    """The first value of that name in the address; empty without one."""
-    return next((text for key, text in parse_qsl(query.decode("latin-1")) if key == name), "")
+        if name in _HEADERS and len(value) <= _MOST_BYTES:
+            _take(name, value.decode("latin-1"), found)
+    if query and (b"token=" in query or b"api_key=" in query):
+        found += [text for field, text in parse_qsl(query.decode("latin-1")) if field in _QUERY and _is_key(text)]
+    return found
 
 
 def masked(text: str) -> str:
@@ -47,12 +38,21 @@ def masked(text: str) -> str:
 # Private
 
 
-def _bearer(value: str) -> Iterator[str]:
-    if value[: len(_BEARER)].lower() == _BEARER:
-        yield from _whole(value[len(_BEARER) :])
-
-
-def _whole(text: str) -> Iterator[str]:
+def _take(name: bytes, text: str, found: list[str]) -> None:
+    if name == b"authorization":
+        if text[: len(_BEARER)].lower() != _BEARER:
+            return
+        text = text[len(_BEARER) :]
+    elif name == b"sec-websocket-protocol":
+        for offered in text.split(","):
+            key = offered.strip().removeprefix(SUBPROTOCOL)
+            if key != offered.strip() and _is_key(key):
+                found.append(key)
+        return
     text = text.strip()
-    if 0 < len(text) <= MOST_CHARACTERS:
-        yield text
+    if _is_key(text):
+        found.append(text)
+
+
+def _is_key(text: str) -> bool:
+    return 0 < len(text) <= MOST_CHARACTERS
