@@ -153,7 +153,7 @@ class Access:
         """Whose key an ephemeral secret stands for."""
         secret = self.ephemeral.find(sent, path)
         account = self._by_id.get(secret.key_id) if secret else None
-        return account if account and account.key.good(datetime.now(UTC)) else None
+        return account if account and account.key.good else None
 
     def _good(self, sent: str) -> Account | None:
         key_id, digest = self._keys.digest(sent)
