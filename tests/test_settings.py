@@ -249,3 +249,9 @@ class TestOpenAiVoices:
     def test_one_that_cannot_be_is_refused(self, value: str) -> None:
         with pytest.raises(SettingsError, match="openai_voices|OPENAI_VOICES"):
             load(environment={"VOXGATE_OPENAI_VOICES": value})
+
+    def test_alibabas_are_chosen_in_the_same_way(self) -> None:
+        assert set(Settings().nls_presets.values()) <= set(Settings().presets)
+        assert load(environment={"VOXGATE_NLS_VOICES": "xiaoyun=英文女"}).nls_presets == {"xiaoyun": "英文女"}
+        with pytest.raises(SettingsError, match="nls_voices|NLS_VOICES"):
+            load(environment={"VOXGATE_NLS_VOICES": "xiaoyun=Nobody"})

@@ -420,3 +420,12 @@ async def test_every_voice_that_was_answered_survives_kill_9(tmp_path: Path) -> 
         assert recordings_in(folder) == sorted({f"{voice.digest}.wav" for voice in found.values()})
         assert await voices.sweep(0) == 0
         assert len(answered) > 10
+
+
+async def test_a_voice_is_found_by_its_id_or_as_the_newest_of_its_name(voices: Voices) -> None:
+    old, new = [await voices.add("device", "Ann", pcm, RATE, digest_of(pcm)) for pcm in (PCM, OTHER)]
+    assert (await voices.named("device", old.id)).id == old.id
+    assert (await voices.named("device", "Ann")).id == new.id
+    for device, name in (("device", "Bob"), ("another", "Ann"), ("another", old.id)):
+        with pytest.raises(NotFound):
+            await voices.named(device, name)
