@@ -40,8 +40,16 @@ if [[ ,$COMPOSE_PROFILES, == *,s2s,* ]]; then
     fi
   fi
 fi
+# The digital human is another; without a GPU the embedded one.
+if [[ ,$COMPOSE_PROFILES, == *,avatar,* ]]; then
+  SERVICES+=(avatar)
+  VOXGATE_ANIMATE_URLS=$(setting VOXGATE_ANIMATE_URLS)
+  export VOXGATE_ANIMATE_URLS=${VOXGATE_ANIMATE_URLS:-http://avatar:8383}
+fi
 export COMPOSE_PROFILES
-if [[ ,$COMPOSE_PROFILES, != *,s2s,* ]]; then export S2S_IMAGE=''; fi  # Compose 1.29 names it all the same
+# Compose 1.29 names them all the same.
+if [[ ,$COMPOSE_PROFILES, != *,s2s,* ]]; then export S2S_IMAGE=''; fi
+if [[ ,$COMPOSE_PROFILES, != *,avatar,* ]]; then export AVATAR_IMAGE=voxgate-avatar:cpu; fi
 
 # The gateway is given settings and nothing else; the environment comes last, because it wins.
 SETTINGS=$(mktemp)
@@ -133,6 +141,6 @@ verb=${1:?"usage: $0 up|down|ps|logs|build [arguments]"}
 shift
 case $verb in
   up) up "$@" ;;
-  down) COMPOSE_PROFILES=s2s "${compose[@]}" down --remove-orphans "$@" ;;  # whether it is still wanted or not
+  down) COMPOSE_PROFILES=s2s,avatar "${compose[@]}" down --remove-orphans "$@" ;;  # whether it is still wanted or not
   *) "${compose[@]}" "$verb" "$@" ;;
 esac

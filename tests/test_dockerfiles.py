@@ -15,7 +15,7 @@ DOCKERFILES = sorted(
     for top in ("bench", "deploy", "engines", "gateway")
     for path in (ROOT / top).rglob("Dockerfile*")
 )
-ENGINES = {"tts": "engines/tts/Dockerfile", "asr": "engines/asr/Dockerfile", "s2s": "engines/s2s/Dockerfile"}
+ENGINES = {name: f"engines/{name}/Dockerfile" for name in ("tts", "asr", "s2s", "avatar")}
 WEIGHTS = (".pt", ".pth", ".onnx", ".safetensors", ".ckpt", ".gguf", ".bin", ".tar.gz", ".zip")
 USER = "10001:10001"
 """A number, which Kubernetes too can see not to be root's."""
@@ -103,6 +103,8 @@ def test_every_stage_stands_on_the_base_that_the_builder_names(path: str) -> Non
 
 
 def test_compose_pins_the_base_by_its_digest(compose: dict[str, Any]) -> None:
+    overlay = yaml.safe_load((ROOT / "deploy/compose.cpu.yaml").read_text())
+    assert overlay["services"]["avatar"]["build"]["args"] == compose["x-build"]["args"]
     (before, *_) = stages("gateway/Dockerfile")
     tag = only(before, "ARG").text.removeprefix("PYTHON_IMAGE=")
     pinned = re.fullmatch(r"\$\{PYTHON_IMAGE:-(.+)@sha256:[0-9a-f]{64}\}", compose["x-build"]["args"]["PYTHON_IMAGE"])

@@ -25,7 +25,7 @@ class Stack:
         self.port, avatar_port = _free_port(), _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.filter = f"label=com.docker.compose.project={name}"
-        self.images = {kind: f"voxgate-{kind}:{name[8:]}" for kind in ("gateway", "tts", "asr")}
+        self.images = {kind: f"voxgate-{kind}:{name[8:]}" for kind in ("gateway", "tts", "asr", "avatar")}
         self.environment = {
             "BUILD_NETWORK": "host",
             "PYTHON_IMAGE": PYTHON_IMAGE,
