@@ -249,7 +249,7 @@ class Animations:
                 audio, work / "audio.wav", max_seconds=self._settings.avatar_max_seconds
             )
         asked = Animate(plan.code, recording.path, video, plan.ping_pong, plan.super_resolution, plan.watermark)
-        async with (await self._holder(asked) or self._animate).session(asked) as events:
+        async with self._animate.session(asked, at=await self._holder(asked)) as events:
             async for event in events:
                 if not isinstance(event, Rendering):
                     return event.path

@@ -60,13 +60,14 @@ class Replicas(Generic[J, E]):
     def __repr__(self) -> str:
         return f"{self.gate!r} {self.members!r}"
 
-    def session(self, job: J) -> "_Session[J, E]":
+    def session(self, job: J, *, at: Engine[J, E] | None = None) -> "_Session[J, E]":
         """upload → normalise → **admit → engine** → stream: waits for a slot, then for the engine to accept the job.
 
-        Raises EngineBusy, EngineLoading, EngineUnavailable and whatever the adapter raises. A replica that cannot be
-        reached, or takes no more, is passed over for the next one: nothing has been answered yet.
+        at: the one of them that it has to be, whatever its health. Raises EngineBusy, EngineLoading, EngineUnavailable
+        and whatever the adapter raises. A replica that cannot be reached, or takes no more, is passed over for the next
+        one: nothing has been answered yet.
         """
-        return _Session(self, job, self.meter)
+        return _Session(self, job, self.meter, at)
 
     @property
     def unmetered(self) -> Verb[J, E]:
@@ -77,10 +78,12 @@ class Replicas(Generic[J, E]):
         """Noted at once; the next health check may find otherwise."""
         self._note(replica, EngineHealth(State.DOWN, replica.health.model, reason=str(exc)))
 
-    def ready(self) -> list[Replica[J, E]]:
-        """Those that can be asked now, the least busy first; behind them those that have just failed.
+    def ready(self, at: Engine[J, E] | None = None) -> list[Replica[J, E]]:
+        """Those that can be asked now, the least busy first; behind them those that have just failed. at: it alone.
 
         Raises EngineLoading or EngineUnavailable."""
+        if at is not None:
+            return [one for one in self.members if one.engine is at]
         found = [one for one in self.members if one.health.state is State.READY]
         if not found:
             raise self._none_ready()
@@ -123,8 +126,10 @@ def _rest(replica: Replica[Any, Any], exc: BaseException | None) -> None:
 class _Session(Generic[J, E]):
     """The scope of `Replicas.session`, a class because generators cost too much on this path."""
 
-    def __init__(self, replicas: Replicas[J, E], job: J, meter: Meter[J, E] | None) -> None:
-        self._replicas, self._job, self._meter = replicas, job, meter
+    def __init__(
+        self, replicas: Replicas[J, E], job: J, meter: Meter[J, E] | None, at: Engine[J, E] | None = None
+    ) -> None:
+        self._replicas, self._job, self._meter, self._at = replicas, job, meter, at
 
     async def __aenter__(self) -> AsyncIterator[E]:
         meter, asking = self._meter, caller.current()
@@ -155,7 +160,7 @@ class _Session(Generic[J, E]):
             self._replicas.gate.release()
 
     async def _enter(self) -> AsyncIterator[E]:
-        self._replicas.ready()  # before queueing for an engine that is not there
+        self._replicas.ready(self._at)  # before queueing for an engine that is not there
         await self._replicas.gate.acquire()
         try:
             return await self._open()
@@ -166,7 +171,7 @@ class _Session(Generic[J, E]):
     async def _open(self) -> AsyncIterator[E]:
         """Asks one replica after the other. A request that made two engines close without an answer may be the reason
         itself, and visits no third."""
-        candidates, closed = self._replicas.ready(), 0
+        candidates, closed = self._replicas.ready(self._at), 0
         for replica in candidates:
             inner = replica.engine.session(self._job)
             replica.running += 1

@@ -8,6 +8,7 @@ import argparse
 import ipaddress
 import os
 import re
+import shlex
 import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,12 @@ def _place(name: str) -> str:
     return name.lower()
 
 
+def _command(text: str) -> str:
+    shlex.split(text)  # ValueError, in words, for a quotation that does not end
+    return text
+
+
+Command = Annotated[str, AfterValidator(_command)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Aliases = Annotated[tuple[Annotated[str, Field(pattern=r"^[^=]+=[^=]+$")], ...], BeforeValidator(_split)]
 Url = Annotated[
@@ -234,6 +241,10 @@ class Settings(BaseModel):
     """How often an engine is asked how far it is."""
     animate_stall: Seconds = 600.0
     """Longest time that an engine may make no progress with a video; then it is given up."""
+    animate_restart: Command = ""
+    """A command that restarts an engine which is stuck: busy for `animate_stall` with nothing of ours, or without
+    progress for as long. {url} in it is the engine's address. Run without a shell, once in `animate_stall` at most;
+    for engines that serve this gateway alone. Empty: /health says it, and nobody does anything."""
 
     avatar_upload_max_bytes: Count = 4 * 1024**3
     """Largest upload for the digital human."""
@@ -424,6 +435,11 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
         origin = f"{PREFIX}{name.upper()}" if name in from_environment and name not in flags else name
         got = "" if name in SECRETS else f", got {first['input']!r}"
         raise SettingsError(f"{origin}: {first['msg']}{got}") from None
+
+
+def foreign_environment() -> dict[str, str]:
+    """The environment of a program that is not ours, or is told by other means: our settings are not in it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def client_key() -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from gateway import logs
-from gateway.settings import PREFIX, Settings, arguments_of, secrets_of
+from gateway.settings import Settings, arguments_of, foreign_environment, secrets_of
 from gateway.tasks import task_group
 
 log = structlog.get_logger(__name__)
@@ -116,7 +116,7 @@ async def _live(program: Program, stopping: asyncio.Event) -> int:
     process = await asyncio.create_subprocess_exec(
         *program.command,
         stdin=asyncio.subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | dict(program.secrets),
+        env=foreign_environment() | dict(program.secrets),
         start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops everything in order
         preexec_fn=_die_with_parent,
     )

@@ -16,6 +16,7 @@ INWARD = {"gateway.verbs", "gateway.events", "gateway.errors", "gateway.settings
 """The words that surfaces and adapters share."""
 STEPS = {
     "gateway.admission",
+    "gateway.commands",
     "gateway.cutter",
     "gateway.endpointing",
     "gateway.memory",
@@ -29,7 +30,8 @@ STEPS = {
     "gateway.tasks",
     "gateway.utterances",
 }
-"""What adapters of conversation need beyond them: a place for each turn, ears, what was said before, what to say."""
+"""What some adapters need beyond them. Those of conversation: a place for each turn, ears, what was said before, what
+to say. The digital human's: the operator's command that restarts its engine."""
 
 
 def in_package(package: str) -> list[Path]:

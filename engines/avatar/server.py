@@ -24,9 +24,9 @@ def create_app(jobs: Jobs) -> Starlette:
     async def submit(request: Request) -> Response:
         try:
             jobs.submit(duix.read_submission(await _body(request)))
-        except Busy:
-            return _answer(duix.Code.BUSY, "busy: one job at a time", success=True)
-        except (ValueError, Refused) as exc:
+        except (Busy, ValueError, Refused) as exc:
+            if jobs.busy:  # upstream's says so before it looks at anything
+                return _answer(duix.Code.BUSY, "busy: one job at a time", success=True)
             return _answer(duix.Code.PARAMETER, str(exc), success=False)
         return _json(duix.accepted())
 

@@ -6,6 +6,7 @@ told is read from the folder, and `done` means that the file is whole.
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from gateway.adapters import http as engine_http
 from gateway.adapters.connections import Client
 from gateway.adapters.duix_files import Folder, checked
+from gateway.adapters.duix_stuck import Stuck
 from gateway.errors import BadRequest, EngineBroke, EngineBusy, EngineError, EngineTimeout
 from gateway.events import Animated, Rendering, Video
 from gateway.settings import Settings
@@ -35,35 +37,48 @@ class Duix:
         self.url = url.rstrip("/")
         self._http, self._folder = http, Folder(settings.animation)
         self._poll, self._stall = settings.animate_poll, settings.animate_stall
-        self._busy_since: float | None = None
-        """Loop time since which it has said that it is busy, and nothing else."""
+        self._alone = len(settings.animate_urls) <= 1
+        self._stuck = Stuck(self.url, settings)
+        self._read: tuple[str, Job] | None = None
+        """An outcome that `holds` was told, which upstream has forgotten since."""
 
     @asynccontextmanager
     async def session(self, job: Animate) -> AsyncIterator[AsyncIterator[Animated]]:
         """Raises EngineBusy where another job runs there, whosever it is."""
-        known = await self._query(job.code)
-        if known is None and await asyncio.to_thread(self._folder.made, job.code) is None:
-            await self._submit(job)
+        code = self._name(job.code)
+        known = self._taken(code) or await self._query(code)
+        if known is None and await asyncio.to_thread(self._folder.made, code) is None:
+            await self._submit(code, job)
             known = Job(State.RUNNING)
-        async with aclosing(self._follow(job.code, known)) as events:
+        async with aclosing(self._follow(code, known)) as events:
             yield events
 
     async def holds(self, code: str) -> bool:
+        """An engine that has stopped in the middle holds nothing: another one may be quicker."""
+        code = self._name(code)
         try:
-            return await self._query(code) is not None
+            found = None if self._stuck.hung else await self._query(code)
         except EngineError:
             return False
+        if found is not None and found.state is not State.RUNNING:
+            self._read = code, found
+        return found is not None or await asyncio.to_thread(self._folder.made, code) is not None
 
     async def health(self) -> EngineHealth:
+        """One that is stuck is asked on whether it still is, and restarted where the operator says how."""
         found = await engine_http.health(self._http, self.url)
-        busy = 0.0 if self._busy_since is None else asyncio.get_running_loop().time() - self._busy_since
-        if found.state is not EngineState.READY or busy < self._stall:
-            return found
-        reason = f"busy for {busy:.0f} s with a video that is none of ours; restart it"
-        return EngineHealth(EngineState.FAILED, found.model, found.device, reason)
+        if found.state is not EngineState.READY:
+            self._stuck.works()  # once it is back
+        elif str(self._stuck):
+            if not await self._takes_jobs():
+                await self._stuck.restart()
+                return EngineHealth(EngineState.FAILED, found.model, found.device, str(self._stuck))
+            self._stuck.works()
+        return found
 
     async def discard(self, code: str) -> None:
         """Upstream knows no such request: its job runs on, into a file that is removed with the next job's."""
+        code = self._name(code)
         try:
             async with asyncio.timeout(_ASK_SECONDS):
                 await engine_http.ask(self._http, self.url, _address(code), b"DELETE")
@@ -73,21 +88,39 @@ class Duix:
 
     # Private
 
-    async def _submit(self, job: Animate) -> None:
-        audio, video = await asyncio.to_thread(self._folder.place, job.code, job.audio, job.video)
-        asked = wire.Submit(audio, video, job.code, job.super_resolution, job.watermark, job.ping_pong)
-        async with _in_time():
-            post = engine_http.Post(self._http, self.url, wire.SUBMIT, _JSON, [wire.submission(asked)])
-            async with post as answer:
-                said = _read(await answer.body(_ANSWER_BYTES))
+    def _name(self, code: str) -> str:
+        """The job's code at this engine: where several write into one folder, none writes another's file."""
+        if self._alone:
+            return checked(code)
+        return f"vg-{hashlib.sha256(f'{checked(code)} {self.url}'.encode()).hexdigest()[:32]}"
+
+    def _taken(self, code: str) -> Job | None:
+        known, self._read = self._read, None
+        return known[1] if known is not None and known[0] == code else None
+
+    async def _submit(self, code: str, job: Animate) -> None:
+        audio, video = await asyncio.to_thread(self._folder.place, code, job.audio, job.video)
+        asked = wire.Submit(audio, video, code, job.super_resolution, job.watermark, job.ping_pong)
+        said = await self._post(wire.submission(asked))
         if said.code == Code.BUSY:
-            self._busy_since = self._busy_since or asyncio.get_running_loop().time()
+            self._stuck.refused()
             raise EngineBusy("the engine is busy with another video", retry_after=10)
-        self._busy_since = None
+        self._stuck.works()
         if said.code == Code.PARAMETER:
             raise BadRequest(said.text or "the engine does not take this job", code="engine_refused", quotes=True)
         if said.code not in (Code.OK, Code.DUPLICATE):
             raise EngineBroke(f"the engine did not take the job: {said.text or said.code}", quotes=True)
+
+    async def _takes_jobs(self) -> bool:
+        """Whether a job that lacks its files is refused for that: an engine that is busy does not look at it."""
+        try:
+            return (await self._post(wire.submission(wire.Submit("", "", wire.HEALTH_CODE)))).code == Code.PARAMETER
+        except EngineError:
+            return False
+
+    async def _post(self, body: bytes) -> wire.Answer:
+        async with _in_time(), engine_http.Post(self._http, self.url, wire.SUBMIT, _JSON, [body]) as answer:
+            return _read(await answer.body(_ANSWER_BYTES))
 
     async def _follow(self, code: str, known: Job | None) -> AsyncGenerator[Animated]:
         """Raises EngineTimeout where it makes no progress, BadRequest(code="animation_failed") where the engine says
@@ -107,6 +140,7 @@ class Duix:
                 percent, since = known.progress, loop.time()
                 yield Rendering(min(99.0, percent))
             if loop.time() - since > self._stall:
+                self._stuck.hung = True
                 raise EngineTimeout(f"the engine has made no progress for {self._stall:g} s", code="engine_stuck")
             await asyncio.sleep(self._poll)
             known = await self._query(code) or (known if known.state is State.DONE else None)

@@ -2,9 +2,13 @@
 
 import asyncio
 import os
+import re
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -203,6 +207,121 @@ async def test_health_says_whether_somebody_answers(engine: Duix, stock: StockDu
     stock.stop()
     assert (await engine.health()).state is State.DOWN
     stock.start(stock.port)
+
+
+def restarting(
+    stock: StockDuix, tmp_path: Path, program: str = "open({mark!r}, 'a').write(sys.argv[1] + chr(10))"
+) -> str:
+    """A command that notes what it was given."""
+    script = tmp_path / "restart.py"
+    script.write_text("import sys\n" + program.format(mark=str(tmp_path / "restarts")))
+    return f"{sys.executable} {script} {{url}}"
+
+
+@asynccontextmanager
+async def stuck(stock: StockDuix, **settings: Any) -> AsyncIterator[Duix]:
+    """Before an adapter that gives an engine up soon."""
+    more = {"animate_folder": stock.folder, "animate_poll": 0.01, "animate_stall": 0.05, "animate_urls": (stock.url,)}
+    chosen = Settings.model_validate(more | settings)
+    async with client(chosen) as http:
+        yield Duix(stock.url, http, chosen)
+
+
+async def until(engine: Duix, state: State) -> str:
+    """The reason for it."""
+    async with asyncio.timeout(5):
+        while (found := await engine.health()).state is not state:
+            await asyncio.sleep(0.01)
+    return found.reason
+
+
+class TestAStuckEngine:
+    async def test_is_reported_and_taken_up_again_when_it_is_free(self, stock: StockDuix, job: Animate) -> None:
+        async with stuck(stock) as engine:
+            stock.behaviour.stuck = True
+            with pytest.raises(EngineBusy):
+                await events(engine, job)
+            assert "none of ours; restart it" in await until(engine, State.FAILED)
+            stock.behaviour.stuck = False
+            await until(engine, State.READY)
+            assert isinstance((await events(engine, job))[-1], Video)
+
+    async def test_is_taken_up_again_after_a_restart(self, stock: StockDuix, job: Animate) -> None:
+        async with stuck(stock) as engine:
+            stock.behaviour.hung = True
+            with pytest.raises(EngineTimeout):
+                await events(engine, job)
+            assert "no progress" in await until(engine, State.FAILED)
+            assert not await engine.holds(CODE), "another engine may have it"
+            stock.stop()
+            await until(engine, State.DOWN)
+            stock.behaviour.hung = False
+            stock.start(stock.port)
+            assert (await engine.health()).state is State.READY
+            assert isinstance((await events(engine, job))[-1], Video)
+
+    @pytest.mark.parametrize("fault", ["stuck", "hung"])
+    async def test_is_restarted_once_by_the_operators_command(
+        self, stock: StockDuix, job: Animate, tmp_path: Path, fault: str
+    ) -> None:
+        async with stuck(stock, animate_restart=restarting(stock, tmp_path), animate_stall=0.3) as engine:
+            setattr(stock.behaviour, fault, True)
+            with pytest.raises((EngineBusy, EngineTimeout)):
+                await events(engine, job)
+            for _ in range(3):
+                await until(engine, State.FAILED)
+            assert (tmp_path / "restarts").read_text().split() == [stock.url]
+
+    async def test_says_so_when_its_restart_fails(self, stock: StockDuix, job: Animate, tmp_path: Path) -> None:
+        command = restarting(stock, tmp_path, "raise SystemExit('no such container\\nand more')")
+        async with stuck(stock, animate_restart=command) as engine:
+            stock.behaviour.stuck = True
+            with pytest.raises(EngineBusy):
+                await events(engine, job)
+            reason = await until(engine, State.FAILED)
+        assert "its restart failed" in reason and "no such container" in reason and "and more" not in reason
+
+
+class TestSeveralEngines:
+    @pytest.fixture
+    async def both(self, stock: StockDuix) -> AsyncIterator[list[tuple[StockDuix, Duix]]]:
+        """Two that share one folder."""
+        with StockDuix(stock.folder) as second:
+            urls = (stock.url, second.url)
+            chosen = Settings(animate_folder=stock.folder, animate_poll=0.01, animate_stall=0.5, animate_urls=urls)
+            async with client(chosen) as http:
+                yield [(each, Duix(each.url, http, chosen)) for each in (stock, second)]
+
+    async def test_never_write_the_same_file(self, both: list[tuple[StockDuix, Duix]], job: Animate) -> None:
+        made = [(await events(engine, job))[-1] for _, engine in both]
+        paths = [video.path for video in made if isinstance(video, Video)]
+        assert len(set(paths)) == 2 and all(path.read_bytes() == MP4 for path in paths)
+        codes = [stock.seen.submitted[0]["code"] for stock, _ in both]
+        assert len({CODE, *codes}) == 3 and all(re.fullmatch("vg-[0-9a-f]{32}", code) for code in codes)
+        for _, engine in both:
+            await engine.discard(CODE)
+        assert not list((both[0][0].folder / "temp").iterdir())
+
+    async def test_only_the_one_that_has_a_job_holds_it(self, both: list[tuple[StockDuix, Duix]], job: Animate) -> None:
+        (_, first), (stock, second) = both
+        async with second.session(job) as found:
+            await anext(found)
+            assert [await first.holds(CODE), await second.holds(CODE)] == [False, True]
+        await events(second, job)
+        assert [await first.holds(CODE), await second.holds(CODE)] == [False, True], "read, and in the folder"
+        assert isinstance((await events(second, job))[-1], Video) and len(stock.seen.submitted) == 1
+
+    async def test_an_outcome_that_is_told_once_is_not_lost_by_asking_who_has_it(
+        self, both: list[tuple[StockDuix, Duix]], job: Animate
+    ) -> None:
+        _, (stock, engine) = both
+        stock.behaviour.steps, stock.behaviour.error = (0,), "存在多人脸"
+        async with engine.session(job) as found:
+            await anext(found)
+        assert await engine.holds(CODE)
+        with pytest.raises(BadRequest, match="存在多人脸"):
+            await events(engine, job)
+        assert len(stock.seen.submitted) == 1
 
 
 async def test_a_client_that_waits_does_not_hold_up_the_loop(engine: Duix, job: Animate) -> None:

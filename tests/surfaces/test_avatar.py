@@ -227,6 +227,26 @@ class TestJobs:
         assert await desktop.download(await desktop.outcome(code)) == files["made"]
         assert len(stock.seen.ran) == 1
 
+    async def test_the_engine_that_has_it_is_found_again_among_several(
+        self, tmp_path: Path, engine: ScriptedEngine, stock: StockDuix, files: dict[str, bytes]
+    ) -> None:
+        with StockDuix(stock.folder) as second:
+            second.behaviour.film = files["made"]
+            stock.behaviour.stuck = True  # so that the second one gets it
+            second.behaviour.steps = (0,) * 2000
+            settings = settings_for(stock, animate_urls=f"{stock.url},{second.url}")
+            async with running(tmp_path, engine, **settings) as gateway:
+                desktop = DesktopAvatar((await ready(gateway)).client)
+                code = await desktop.submit(*await uploaded(desktop, files))
+                async with asyncio.timeout(5):
+                    while not second.seen.submitted:
+                        await asyncio.sleep(0.01)
+            stock.behaviour.stuck, second.behaviour.steps = False, (0,)
+            async with running(tmp_path, engine, **settings) as gateway:
+                desktop = DesktopAvatar((await ready(gateway)).client)
+                assert await desktop.download(await desktop.outcome(code)) == files["made"]
+            assert (len(stock.seen.submitted), len(second.seen.submitted)) == (0, 1)
+
 
 class TestDuixAvatarsOwnDesktop:
     async def test_works_on_the_folder_that_it_shares(
