@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import structlog
 
-from gateway import caller, cleanup
+from gateway import caller, cleanup, webhooks
 from gateway.access import Access
 from gateway.admission import Gate
 from gateway.caller import Right
@@ -32,6 +32,7 @@ from gateway.replicas import Replicas
 from gateway.settings import Settings
 from gateway.shelf import Shelf, new_name
 from gateway.verbs import Animate, Animator
+from gateway.wire import duix
 
 log = structlog.get_logger(__name__)
 KIND = "avatar"
@@ -53,6 +54,10 @@ class Wanted:
     watermark: bool = False
     beside: str = ""
     """Name in the folder temp under which the video is wanted as well, for clients that share the folder."""
+    notify: str = ""
+    """A URL that is told the outcome; whoever asks has checked it."""
+    base: str = ""
+    """What comes before a path of this gateway, for whoever is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ class Plan:
     """Of the recording."""
     key: str
     """Id of the key that asked for it."""
+    notify: str = ""
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,8 @@ class Animations:
 
     def kind(self) -> Kind:
         slots = len(self._settings.animate_urls)
-        return Kind(KIND, self._work, slots=slots, queue=self._settings.avatar_queue, remove=self._remove)
+        queue = self._settings.avatar_queue
+        return Kind(KIND, self._work, slots=slots, queue=queue, follows=_follows, remove=self._remove)
 
     async def submit(self, wanted: Wanted) -> Job:
         """The job, which may have been there. Raises MediaRejected, QuotaUsed, EngineBusy where too many wait."""
@@ -143,6 +151,8 @@ class Animations:
             wanted.beside,
             seconds,
             asking.key_id,
+            wanted.notify,
+            wanted.base,
         )
         await asyncio.to_thread(self._link, plan, wanted)
         try:
@@ -306,3 +316,16 @@ class Animations:
 
 def _plan(job: Job) -> Plan:
     return Plan(**job.payload)
+
+
+def _follows(job: Job) -> Sequence[Submission]:
+    plan = _plan(job)
+    if not plan.notify:
+        return ()
+    if job.state is not State.SUCCEEDED:
+        ended = duix.Job(duix.State.FAILED, text=job.error or "cancelled")
+        return [webhooks.call(plan.notify, duix.told(ended, code=job.key or ""), job)]
+    done = duix.Job(duix.State.DONE, 100, f"/{plan.result}", "done")
+    facts = {"video_duration": job.result["seconds"], "width": job.result["width"], "height": job.result["height"]}
+    told = duix.told(done, code=job.key or "", url=f"{plan.base}/{plan.result}", **facts)
+    return [webhooks.call(plan.notify, told, job)]

@@ -101,6 +101,7 @@ async def receive(http: Exchange) -> None:
 @_told
 async def submit(http: Exchange) -> None:
     """POST /easy/submit: probe → job."""
+    state: State = http.state
     animations = _animations(http)
     try:
         asked = duix.read_submission(await http.whole(_BODY_BYTES))
@@ -120,7 +121,11 @@ async def submit(http: Exchange) -> None:
             asked.super_resolution,
             asked.watermark,
             beside=f"{asked.code}-r.mp4" if shared and re.fullmatch(r"[A-Za-z0-9_-]+", asked.code) else "",
+            notify=asked.notify,
+            base=links.base(http, state["settings"]),
         )
+        if asked.notify:
+            await state["fetcher"].check(asked.notify)
         await animations.submit(wanted)
     await http.answer(200, duix.accepted())
 

@@ -54,6 +54,8 @@ class Submit:
     watermark: bool = False
     ping_pong: bool = True
     """Whether the template is played forward, then backward, and so on; else from its start each time."""
+    notify: str = ""
+    """A URL that is told the outcome: ours, and of no use to an engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ def read_submission(body: bytes) -> Submit:
         super_resolution=_on(found, "chaofen", False),
         watermark=_on(found, "watermark_switch", False),
         ping_pong=_on(found, "pn", True),
+        notify=_text(found, "notify_url", LONGEST_URL) if found.get("notify_url") else "",
     )
 
 
@@ -115,7 +118,7 @@ def accepted() -> bytes:
     return answer(Code.OK, int(Code.OK), success=True)
 
 
-def told(job: Job, **more: float) -> bytes:
+def told(job: Job, **more: float | str) -> bytes:
     """The answer to a query. more: cost, video_duration, width, height."""
     data = {"status": int(job.state), "progress": round(job.progress), "result": job.result, "msg": job.text}
     return answer(Code.OK, "", data | more, success=True)

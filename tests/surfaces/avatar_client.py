@@ -34,9 +34,10 @@ class DesktopAvatar:
         path = body.get("path") or body.get("video_path") or body.get("audio_path") or f"/code/data/{filename}"
         return str(path)
 
-    async def submit(self, audio: str, video: str, code: str = "") -> str:
+    async def submit(self, audio: str, video: str, code: str = "", **more: str) -> str:
         code = code or str(uuid.uuid4())
         body = {"audio_url": audio, "video_url": video, "code": code, "chaofen": 0, "watermark_switch": 0, "pn": 1}
+        body |= more
         answer = await self.client.post("/easy/submit", json=body)
         found = _json(answer)
         number = found.get("code")

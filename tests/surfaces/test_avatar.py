@@ -13,6 +13,7 @@ import pytest
 from engines.scripted import ScriptedEngine
 from tests.adapters.stock_duix import StockDuix
 from tests.conftest import Gateway, ready, running
+from tests.elsewhere import elsewhere
 from tests.engines.avatar.media import recording, template
 
 from .avatar_client import DesktopAvatar, Failed, StillPolling, official
@@ -246,6 +247,41 @@ class TestJobs:
                 desktop = DesktopAvatar((await ready(gateway)).client)
                 assert await desktop.download(await desktop.outcome(code)) == files["made"]
             assert (len(stock.seen.submitted), len(second.seen.submitted)) == (0, 1)
+
+
+class TestWebhooks:
+    @pytest.mark.parametrize("fails", [False, True])
+    async def test_whoever_is_named_is_told_the_outcome(
+        self, tmp_path: Path, engine: ScriptedEngine, stock: StockDuix, files: dict[str, bytes], fails: bool
+    ) -> None:
+        stock.behaviour.error = "存在多人脸" if fails else ""
+        more = settings_for(stock, fetch_allow=("127.0.0.1",), public_url="http://speech.example")
+        async with elsewhere() as host, running(tmp_path, engine, **more) as gateway:
+            host.gives(b"", "/hook")
+            desktop = DesktopAvatar((await ready(gateway)).client)
+            code = await desktop.submit(*await uploaded(desktop, files), notify_url=host.url("/hook"))
+            async with asyncio.timeout(10):
+                while not host.asked:
+                    await asyncio.sleep(0.01)
+            ((_, headers, body),) = host.asked
+            told = json.loads(body)["data"]
+            assert told["code"] == code and headers["webhook-id"]
+            assert "notify_url" not in stock.seen.submitted[0]
+            if fails:
+                assert (told["status"], told["result"]) == (3, "") and "存在多人脸" in told["msg"]
+            else:
+                assert told["status"] == 2 and told["video_duration"] == pytest.approx(1.2, abs=0.1)
+                path = told["url"].removeprefix("http://speech.example")
+                assert (await gateway.client.get(path)).content == files["made"]
+
+    async def test_no_webhook_leads_into_the_operators_network(
+        self, desktop: DesktopAvatar, files: dict[str, bytes], stock: StockDuix
+    ) -> None:
+        given = await uploaded(desktop, files)
+        for url in ("http://127.0.0.1:9/x", "http://169.254.169.254/", "file:///etc/passwd", "x" * 2001):
+            with pytest.raises(Failed):
+                await desktop.submit(*given, notify_url=url)
+        assert not stock.seen.submitted
 
 
 class TestDuixAvatarsOwnDesktop:
