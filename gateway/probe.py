@@ -79,7 +79,7 @@ class Prober:
             stderr=asyncio.subprocess.DEVNULL,
             cwd="/",
             env={"PATH": os.defpath, "LC_ALL": "C"},
-            process_group=0,
+            start_new_session=True,  # uvloop knows no process_group
         )
         assert process.stdout is not None
         try:
