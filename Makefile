@@ -29,6 +29,9 @@ bench-conversation: .venv/dev ## what passing a conversation on costs beside ngi
 bench-openai: .venv/dev .venv-litellm/bin/litellm ## what /v1/audio/speech costs beside nginx and the LiteLLM proxy
 	@$(BIN)/python -m bench.openai --litellm .venv-litellm/bin/litellm
 
+bench-avatar: .venv/dev ## large uploads and downloads beside nginx, and polling clients beside a conversation
+	@$(BIN)/python -m bench.avatar
+
 bench-engines: .venv-engines/dev ## the real engine servers on networks of random weights, on the CPU; ARGS=--help
 	@.venv-engines/bin/python -m bench.engines --device cpu $(ARGS)
 
@@ -85,4 +88,4 @@ lock: .venv/dev  ## pin the newest versions in requirements/*.lock
 	@command -v npm >/dev/null || { echo "no npm: the tests of @openai/agents will skip"; exit 0; }; \
 	cd .venv-clients/node && npm install --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error && touch ../npm
 
-.PHONY: help run test test-clients test-engines test-gpu bench bench-conversation bench-openai bench-engines bench-gpu check up down ps logs build models env lock
+.PHONY: help run test test-clients test-engines test-gpu bench bench-conversation bench-openai bench-avatar bench-engines bench-gpu check up down ps logs build models env lock
