@@ -21,6 +21,7 @@ from gateway.errors import Unauthorized
 from gateway.exchange import Scope
 from gateway.keys import Keys, same
 from gateway.settings import Settings
+from gateway.tasks import shielded
 from gateway.wire import credentials
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,7 @@ class Access:
         self._by_digest: dict[str, Account] = {}
         self._revision = 0
         self._inside: set[Caller] = set()
+        self._writing = asyncio.Lock()
         self.ephemeral = Ephemeral()
         """Secrets that stand for keys, at one path and for some minutes."""
         self.open = self._policy == "off"
@@ -66,22 +68,8 @@ class Access:
         self._show_out()
 
     async def flush(self) -> None:
-        """Writes down what was used."""
-        stirred = [account for account in self._by_id.values() if account.stirred]
-        seen = {account.id: account.seen for account in stirred if account.seen}
-        used = {
-            (account.id, day, verb): seconds for account in stirred for (day, verb), seconds in account.take().items()
-        }
-        try:
-            await self._keys.add(used, {one: datetime.fromtimestamp(at, UTC) for one, at in seen.items()})
-        except BaseException:
-            for account in stirred:
-                account.give_back()
-            raise
-        for account in stirred:
-            account.confirm()
-            account.seen = 0.0 if account.seen == seen.get(account.id) else account.seen
-        await self._learn_sums([account.id for account in stirred if account.limited])
+        """Writes down what was used, each second of it once, also where the caller is cancelled meanwhile."""
+        await shielded(self._flush())
 
     async def tend(self) -> None:
         """To be repeated."""
@@ -141,6 +129,27 @@ class Access:
             yield worker
 
     # Private
+
+    async def _flush(self) -> None:
+        async with self._writing:
+            await self._write_down()
+
+    async def _write_down(self) -> None:
+        stirred = [account for account in self._by_id.values() if account.stirred]
+        seen = {account.id: account.seen for account in stirred if account.seen}
+        used = {
+            (account.id, day, verb): seconds for account in stirred for (day, verb), seconds in account.take().items()
+        }
+        try:
+            await self._keys.add(used, {one: datetime.fromtimestamp(at, UTC) for one, at in seen.items()})
+        except BaseException:
+            for account in stirred:
+                account.give_back()
+            raise
+        for account in stirred:
+            account.confirm()
+            account.seen = 0.0 if account.seen == seen.get(account.id) else account.seen
+        await self._learn_sums([account.id for account in stirred if account.limited])
 
     def _account(self, scope: Scope) -> Account | None:
         """Of the first good key that is shown."""

@@ -317,7 +317,6 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
         finally:
             for task in watch:
                 task.cancel()
-            await state["access"].flush()
 
 
 async def _state(settings: Settings, stack: AsyncExitStack) -> State:
@@ -326,6 +325,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
     keys = Keys(database, await asyncio.to_thread(pepper, settings.data_dir))
     access = Access(keys, settings)
     await access.refresh()
+    stack.push_async_callback(access.flush)  # behind the last that uses anything
     files = Files(settings)
     chats = Chats(database)
     await chats.count()

@@ -206,6 +206,17 @@ class TestTheDatabase:
             answer = await again.client.post("/api/transcribe", files={"audio": speech(1.0)}, headers=bearer(sent))
             assert answer.status_code == 429
 
+    async def test_has_it_once_whoever_is_cancelled_in_the_middle(self, gateway: Gateway) -> None:
+        key, _ = await issue(gateway)
+        access = gateway.state["access"]
+        for _ in range(20):
+            access._by_id[key.id].charge(Right.SPEAK, 1.0)
+            writing = [asyncio.ensure_future(access.flush()) for _ in range(2)]
+            await asyncio.sleep(0)
+            writing[0].cancel()
+            await asyncio.gather(*writing, return_exceptions=True)
+        assert await stored(gateway) == {"speak": 20.0}
+
     async def test_is_what_two_gateways_agree_by(self, tmp_path: Path, engine: ScriptedEngine) -> None:
         async with (
             running(tmp_path, engine, keys_refresh=0.05) as one,

@@ -5,13 +5,15 @@ import hashlib
 import json
 import sqlite3
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from engines.scripted import ScriptedEngine
-from tests.cli.conftest import Said, voxgate
+from tests.cli.conftest import ROOT, Said, voxgate
 from tests.conftest import Gateway, ready, running
 from tests.engines.asr.sound import as_wav, noise
 from tests.keyring import bearer
@@ -97,6 +99,33 @@ async def test_a_running_gateway_follows(tmp_path: Path) -> None:
         await asyncio.sleep(0.1)
         states = {found["id"]: (found["state"], found["seen"] is not None) for found in await listed(folder)}
         assert states == {one["id"]: ("revoked", True), two["id"]: ("good", True)}
+
+
+async def test_a_gateway_that_is_killed_has_written_down_what_was_used(tmp_path: Path) -> None:
+    sent = (await made(tmp_path))["key"]
+    async with ScriptedEngine() as engine:
+        flags = ["--data-dir", str(tmp_path), "--log-format", "json", "--keys-refresh", "0.1"]
+        flags += ["--host", "127.0.0.1", "--port", "0", "--avatar-port", "0"]
+        urls = ["--speak-urls", engine.url, "--transcribe-urls", engine.url]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway", "serve", *flags, *urls, cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(30):
+                while b'"listening"' not in (line := await process.stdout.readline()):
+                    assert line, "it has stopped"
+                url = f"http://127.0.0.1:{json.loads(line)['ports'][0]}"
+                async with httpx.AsyncClient(base_url=url, headers=bearer(sent)) as client:
+                    while (await client.post("/api/synthesize", json={"text": "Hello."})).status_code != 200:
+                        await asyncio.sleep(0.05)
+                while (await listed(tmp_path))[0]["used_today"] != 1.0:
+                    await asyncio.sleep(0.05)
+        finally:
+            process.kill()
+            await process.communicate()
+    (found,) = await listed(tmp_path)
+    assert (found["used_today"], found["seen"] is not None) == (1.0, True)
 
 
 async def test_a_token_of_ones_own_is_read_and_cannot_be_guessed_from_a_copy(tmp_path: Path) -> None:
