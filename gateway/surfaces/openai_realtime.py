@@ -24,7 +24,8 @@ from gateway.wire import credentials
 from gateway.wire import openai_realtime as wire
 from gateway.wire.openai_realtime_beta import Dialect
 from gateway.wire.openai_realtime_fields import Wrong
-from gateway.wire.openai_realtime_session import LONGEST_NAME, Kind, Session, shown, updated
+from gateway.wire.openai_realtime_session import Kind, Session, shown, updated
+from gateway.wire.openai_realtime_tools import LONGEST_NAME
 
 PATH = wire.PATH
 _MOST_ERRORS = 100

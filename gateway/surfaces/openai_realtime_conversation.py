@@ -5,30 +5,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from gateway.dialogue import Dialogue, Ended, Out, Speech, Trouble
-from gateway.errors import BadRequest, GatewayError, TooLarge
+from gateway.errors import BadRequest
 from gateway.events import ReplyAudio, ReplyText, ToolCall, Transcript
-from gateway.recogniser import Recogniser
-from gateway.resample import Resampler
-from gateway.segments import RATE, Segment
 from gateway.state import State
 from gateway.surfaces.openai import voice_named
+from gateway.surfaces.openai_realtime_editing import Editing
 from gateway.surfaces.openai_realtime_engines import engine_of
-from gateway.surfaces.openai_realtime_input import Input, unpacked
+from gateway.surfaces.openai_realtime_input import Input
 from gateway.surfaces.openai_realtime_items import Items
 from gateway.surfaces.openai_realtime_line import Line, new_id
 from gateway.surfaces.openai_realtime_responses import Responses
 from gateway.tasks import task_group
-from gateway.verbs import Change, Live, Preset, Reference, Transcribe
+from gateway.verbs import Change, Preset, Reference
 from gateway.wire import openai_realtime as wire
 from gateway.wire.openai_realtime_beta import Dialect, renamed
-from gateway.wire.openai_realtime_fields import Fields, Wrong
-from gateway.wire.openai_realtime_items import Content, Item, Kind, read_item
-from gateway.wire.openai_realtime_session import Format, Session, updated
-
-MOST_LISTENING = 16
-"""Items at a time whose sound is being recognised."""
-_LONGEST_AUDIO = 600.0
-"""Seconds of the sound in a client's item."""
+from gateway.wire.openai_realtime_fields import Wrong
+from gateway.wire.openai_realtime_session import Session, updated
 
 
 class Conversation:
@@ -57,8 +49,6 @@ class Conversation:
         self._idle: asyncio.TimerHandle | None = None
         self._cuts = 0
         """Interruptions."""
-        self._listening = 0
-        """Contents of a client's items whose words are being found out."""
         self._tasks: asyncio.TaskGroup
 
     @asynccontextmanager
@@ -66,13 +56,20 @@ class Conversation:
         """Scope of all that runs for it."""
         try:
             async with self._dialogue.at_work(), task_group(failure=0) as self._tasks:
+                self._editing = Editing(
+                    self._state, self._line, self._items, self._engine, self._input, self._responses, self._tasks
+                )
                 telling = self._tasks.create_task(self._tell_all())
                 await self.update(self.session)
                 yield self
                 telling.cancel()
         finally:
             self._rest()
-            del self._responses, self._tasks  # which have our methods: all would wait for the garbage collector
+            del (
+                self._responses,
+                self._editing,
+                self._tasks,
+            )  # which have our methods: all would wait for the garbage collector
 
     @property
     def fresh(self) -> bool:
@@ -102,87 +99,17 @@ class Conversation:
             case wire.Clear():
                 await self._input.clear()
             case wire.Create(found, previous):
-                await self._create(found, previous)
+                self._editing.create(found, previous, self.session)
             case wire.Retrieve(name):
-                self._line.emit(
-                    "conversation.item.retrieved", item=self._items.get(name, "retrieve").shown(self._line.dialect)
-                )
+                self._editing.retrieve(name)
             case wire.Truncate(name, content, milliseconds):
-                await self._truncate(self._items.get(name, "truncate"), content, milliseconds)
+                await self._editing.truncate(name, content, milliseconds)
             case wire.Delete(name):
-                await self._delete(self._items.get(name, "delete"))
+                await self._editing.delete(name)
             case wire.CreateResponse():
                 await self._respond(said)
             case wire.CancelResponse(name):
                 await self._responses.cancel(name)
-
-    # Private: items
-
-    async def _create(self, found: Fields, previous: str | None) -> None:
-        item = self._read(found)
-        if not self._engine.edits and (item.role != "user" or item.kind is Kind.CALL or previous is not None):
-            raise _fixed()
-        before = self._items.add(item, previous)
-        shown = item.shown(self._line.dialect)
-        for kind in ("conversation.item.added", "conversation.item.done"):
-            self._line.emit(kind, previous_item_id=before, item=shown)
-        self._listen(item)
-
-    def _read(self, found: Fields) -> Item:
-        """Raises Wrong, TooLarge."""
-        item = read_item(found, new_id("item"), self._settings.text_max_chars)
-        if not item.understood and self._listening >= MOST_LISTENING:
-            raise TooLarge(f"{self._listening} items are being recognised; wait for one", code="too_far_ahead")
-        return item
-
-    def _listen(self, item: Item) -> None:
-        """Finds out what is said in an item of a client's."""
-        for content in item.content:
-            if content.text is None:
-                pcm, content.pcm = unpacked(content.pcm, self.session.input), b""
-                self._listening += 1
-                item.seconds += len(pcm) / 2 / self.session.input.rate
-                self._tasks.create_task(self._recognise(item, content, pcm, self.session.input))
-
-    async def _recognise(self, item: Item, content: Content, pcm: bytes, form: Format) -> None:
-        index = item.content.index(content)
-        try:
-            text = await _words(self._state, pcm[: 2 * int(_LONGEST_AUDIO * form.rate)], form.rate, self._language)
-        except GatewayError as exc:
-            self._input.tell_failure(item, index, exc)
-        else:
-            content.text = text
-            self._input.tell(item, index)
-        finally:
-            self._listening -= 1
-        await self._responses.go_on()
-
-    @property
-    def _language(self) -> str:
-        return "" if self.session.transcription is None else self.session.transcription.language
-
-    async def _truncate(self, item: Item, index: int, milliseconds: int) -> None:
-        if not self._engine.edits:
-            raise _fixed()
-        timeline = self._items.timelines.get(item.id)
-        if timeline is None or index >= len(item.content):
-            raise Wrong("Only the sound of an assistant's message can be truncated.", "invalid_value", "item_id")
-        await self._responses.cancel_item(item)
-        if milliseconds > round(timeline.seconds * 1000) + 1:
-            there = f"Audio content of {round(timeline.seconds * 1000)}ms is already shorter than {milliseconds}ms."
-            raise Wrong(there, "invalid_value", "audio_end_ms")
-        content = item.content[index]
-        content.text = timeline.heard(content.text or "", milliseconds / 1000)
-        timeline.seconds, timeline.letters = milliseconds / 1000, len(content.text)
-        item.seconds, item.status = timeline.seconds, "incomplete"
-        self._line.emit("conversation.item.truncated", item_id=item.id, content_index=index, audio_end_ms=milliseconds)
-
-    async def _delete(self, item: Item) -> None:
-        if not self._engine.edits:
-            raise _fixed()
-        self._items.delete(item)
-        self._line.emit("conversation.item.deleted", item_id=item.id)
-        await self._responses.go_on()  # its words need not be waited for any more
 
     # Private: responses
 
@@ -190,16 +117,9 @@ class Conversation:
         session = updated(self.session, asked.wishes, self._line.dialect)
         same = session.voice == self.session.voice
         voice = self._voice if same else await self._named(session.voice)
-        given = None if asked.input is None else [self._given(found) for found in asked.input]
+        given = None if asked.input is None else [self._editing.given(found, self.session) for found in asked.input]
         self._rest()
         await self._responses.create(session, voice, metadata=asked.metadata, kept=asked.kept, given=given)
-
-    def _given(self, found: Fields) -> Item:
-        if found.text("type", 100) == "item_reference":
-            return self._items.get(found.needed("id", 128), "reference")
-        item = self._read(found)
-        self._listen(item)
-        return item
 
     async def _named(self, name: str) -> Preset | Reference:
         """Raises Wrong."""
@@ -276,19 +196,3 @@ class Conversation:
     async def _answer_silence(self) -> None:
         with suppress(Wrong):  # the client was quicker
             await self._responses.create(self.session, self._voice)
-
-
-def _fixed() -> BadRequest:
-    return BadRequest(
-        "the engine of this gateway remembers the conversation itself: it cannot be edited", code="engine_unsupported"
-    )
-
-
-async def _words(state: State, pcm: bytes, rate: int, language: str) -> str:
-    """What is said in a recording. Raises what recognition raises."""
-    heard = await asyncio.to_thread(Resampler(rate, RATE).feed, pcm, True)
-    segment = Segment(0, len(heard) / 2 / RATE + 1)
-    segment.add(heard)
-    segment.close()
-    job = Transcribe(Live(segment, RATE), language)
-    return (await Recogniser(state["transcribe"], state["scratch"]).whole(segment, job)).text

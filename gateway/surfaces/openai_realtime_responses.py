@@ -14,7 +14,8 @@ from gateway.surfaces.openai_realtime_response import Response
 from gateway.verbs import Change, Preset, Reference
 from gateway.wire.openai_realtime_fields import Wrong
 from gateway.wire.openai_realtime_items import Item
-from gateway.wire.openai_realtime_session import Session, chat_tool_choice, chat_tools
+from gateway.wire.openai_realtime_session import Session
+from gateway.wire.openai_realtime_tools import chat_tool_choice, chat_tools
 
 Voice = Preset | Reference
 MOST_WAITING = 16
@@ -192,7 +193,7 @@ def _change(response: Response) -> Change:
         persona=session.instructions,
         voice=response.voice,
         speech=session.speech,
-        tools=chat_tools(session),
+        tools=chat_tools(session.tools, session.tool_choice),
         speed=session.speed,
-        tool_choice=chat_tool_choice(session),
+        tool_choice=chat_tool_choice(session.tools, session.tool_choice),
     )

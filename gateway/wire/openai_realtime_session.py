@@ -13,9 +13,9 @@ from typing import Any
 from gateway.wire import openai_realtime_beta as beta
 from gateway.wire.openai_realtime_beta import PCM, PCMA, PCMU, Dialect
 from gateway.wire.openai_realtime_fields import Fields, Json, Wrong
+from gateway.wire.openai_realtime_tools import LONGEST_NAME, LONGEST_TEXT, read_tool, read_tool_choice
 
-MOST_TOOLS, LONGEST_TEXT, LONGEST_NAME, MOST_WORDS = 128, 100_000, 200, 1000
-"""LONGEST_TEXT, LONGEST_NAME: characters."""
+MOST_TOOLS, MOST_WORDS = 128, 1000
 _RATES, _SPEEDS = (8000, 48_000), (0.5, 1.5)
 _EAGER = {"low": 1200, "medium": 700, "auto": 700, "high": 400}
 """Milliseconds of silence that end a turn of semantic_vad."""
@@ -143,23 +143,6 @@ def shown(session: Session, id: str, dialect: Dialect) -> Json:  # noqa: A002
     return beta.flat(said, session.temperature) if dialect is Dialect.BETA else said
 
 
-def chat_tools(session: Session) -> tuple[Json, ...]:
-    """The tools as OpenAI's chat API, and verbs.Change, have them; none where none may be called."""
-    if session.tool_choice == "none":
-        return ()
-    return tuple(
-        {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
-        for tool in session.tools
-    )
-
-
-def chat_tool_choice(session: Session) -> str:
-    """As verbs.Change has it."""
-    if isinstance(session.tool_choice, dict):
-        return str(session.tool_choice["name"])
-    return "required" if session.tool_choice == "required" and session.tools else ""
-
-
 # Private
 
 
@@ -174,9 +157,9 @@ def _updated(session: Session, found: Fields) -> Session:
     if found.has("output_modalities"):
         changes["speech"] = _speech(found)
     if found.has("tools"):
-        changes["tools"] = tuple(map(_tool, found.children("tools", MOST_TOOLS) or ()))
+        changes["tools"] = tuple(map(read_tool, found.children("tools", MOST_TOOLS) or ()))
     if found.has("tool_choice"):
-        changes["tool_choice"] = _tool_choice(found)
+        changes["tool_choice"] = read_tool_choice(found)
     if "max_output_tokens" in found:
         changes["most_tokens"] = _most_tokens(found)
     if "temperature" in found:
@@ -264,25 +247,6 @@ def _speech(found: Fields) -> bool:
     if not kinds or not {*kinds} <= {"text", "audio"}:
         raise found.wrong("output_modalities", "supported are ['audio'] and ['text']")
     return "audio" in kinds
-
-
-def _tool(found: Fields) -> Json:
-    kind = found.text("type", LONGEST_NAME) or "function"
-    if kind != "function":
-        raise found.wrong("type", "only tools of type 'function' are supported", "unsupported_tool")
-    found.needed("name", LONGEST_NAME)
-    found.text("description", LONGEST_TEXT)
-    found.child("parameters")
-    return {"type": "function", **{name: found.raw(name) for name in ("name", "description", "parameters")}}
-
-
-def _tool_choice(found: Fields) -> str | Json:
-    if not isinstance(found.raw("tool_choice"), dict):
-        return found.choice("tool_choice", ("auto", "none", "required")) or "auto"
-    named = found.child("tool_choice")
-    assert named is not None
-    named.choice("type", ("function",))
-    return {"type": "function", "name": named.needed("name", LONGEST_NAME)}
 
 
 def _most_tokens(found: Fields) -> int | None:

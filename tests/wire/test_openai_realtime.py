@@ -18,12 +18,11 @@ from gateway.wire.openai_realtime_session import (
     Format,
     Session,
     Transcription,
-    chat_tool_choice,
-    chat_tools,
     shown,
     updated,
 )
 from gateway.wire.openai_realtime_session import Kind as Sessions
+from gateway.wire.openai_realtime_tools import chat_tool_choice, chat_tools
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -189,10 +188,13 @@ class TestSessions:
         tool = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}
         made = updated(Session(), Fields({"tools": [tool]}), Dialect.GA)
         assert shown(made, "s", Dialect.GA)["tools"] == [tool]
-        assert chat_tools(made)[0]["function"]["name"] == "f"
+        assert chat_tools(made.tools, made.tool_choice)[0]["function"]["name"] == "f"
         named = updated(made, Fields({"tool_choice": {"type": "function", "name": "f"}}), Dialect.GA)
-        assert (chat_tool_choice(made), chat_tool_choice(named)) == ("", "f")
-        assert chat_tools(updated(made, Fields({"tool_choice": "none"}), Dialect.GA)) == ()
+        assert (chat_tool_choice(made.tools, made.tool_choice), chat_tool_choice(named.tools, named.tool_choice)) == (
+            "",
+            "f",
+        )
+        assert chat_tools(made.tools, "none") == ()
 
     @given(st.dictionaries(st.sampled_from(SESSION_FIELDS), ANYTHING, max_size=4), st.sampled_from(Dialect))
     def test_whatever_comes_is_taken_or_refused(self, found: dict[str, Any], dialect: Dialect) -> None:
