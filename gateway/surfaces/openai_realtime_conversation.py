@@ -65,11 +65,8 @@ class Conversation:
                 telling.cancel()
         finally:
             self._rest()
-            del (
-                self._responses,
-                self._editing,
-                self._tasks,
-            )  # which have our methods: all would wait for the garbage collector
+            # They have us, and would wait for the garbage collector.
+            del self._responses, self._editing, self._tasks
 
     @property
     def fresh(self) -> bool:
