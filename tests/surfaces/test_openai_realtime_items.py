@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
+from openai import AsyncOpenAI
 
 from gateway.errors import EngineBroke
 from gateway.memory import Call
@@ -394,6 +395,23 @@ class TestTheBetaDialect:
         assert response["modalities"] == ["text", "audio"]
         sound = b"".join(base64.b64decode(one["delta"]) for one in client.of("response.audio.delta"))
         assert len(sound) == pytest.approx(0.3 * 8000, abs=8)
+
+    async def test_is_what_the_sdks_beta_client_speaks(self, gateway: Gateway, there: World) -> None:
+        client = AsyncOpenAI(websocket_base_url=f"ws://127.0.0.1:{gateway.port}/v1", api_key="none")
+        async with client, asyncio.timeout(5), client.beta.realtime.connect(model="gpt-4o-realtime-preview") as line:
+            await line.session.update(session={"turn_detection": None, "modalities": ["text", "audio"]})  # type: ignore[typeddict-item]
+            content: Any = [{"type": "input_text", "text": "hello"}]
+            await line.conversation.item.create(item={"type": "message", "role": "user", "content": content})
+            await line.response.create()
+            words, kinds = "", []
+            async for event in line:
+                kinds.append(event.type)
+                if event.type == "response.audio_transcript.delta":
+                    words += event.delta
+                elif event.type == "response.done":
+                    break
+        assert words == "You said hello."
+        assert {"session.created", "conversation.item.created", "response.audio.delta"} <= set(kinds)
 
     async def test_names_a_wrong_field_as_its_client_does(self, gateway: Gateway, there: World) -> None:
         async with dialled(gateway, additional_headers={"OpenAI-Beta": "realtime=v1"}) as client:

@@ -203,3 +203,11 @@ def test_a_request_says_what_there_is_to_say() -> None:
 )
 def test_errors_are_read_in_all_their_forms(body: bytes, says: str) -> None:
     assert wire.read_error(body) == says
+
+
+def test_a_tool_may_be_asked_for() -> None:
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    named = {"type": "function", "function": {"name": "look"}}
+    for choice, wanted in (("", None), ("required", "required"), ("look", named)):
+        assert json.loads(wire.request("m", [], tools, choice)).get("tool_choice") == wanted
+    assert "tool_choice" not in json.loads(wire.request("m", [], (), "required")), "of none there is nothing to choose"
