@@ -4,6 +4,7 @@ Its tasks: one reads what is said, one for each turn, one for the recognition of
 """
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Parts:
     """One place for each turn."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class _Hearing:
     """What is being said since the last Begin, End or Write."""
 
@@ -192,7 +193,8 @@ class Conversation:
 
     def _new_hearing(self, language: str) -> _Hearing:
         def heard(text: str) -> None:
-            turn = self._count + 1 if hearing.turn is None else hearing.turn
+            one = found()
+            turn = self._count + 1 if one is None or one.turn is None else one.turn
             self.events.put(Transcript(text, language, final=False, utterance=turn))
 
         hearing = _Hearing(
@@ -202,6 +204,7 @@ class Conversation:
                 heard=heard,
             )
         )
+        found = weakref.ref(hearing)  # else each would hold the other, with all sound, until garbage is collected
         return hearing
 
     def _drop_hearing(self) -> None:
