@@ -63,6 +63,7 @@ up() {
   if [[ $fallback ]]; then echo "voxgate: $fallback"; fi
   pull_what_is_not_ours
   open_or_seal
+  end_what_is_not_wanted
   "${compose[@]}" up -d --remove-orphans "$@"
   wait_until_ready
 }
@@ -72,6 +73,19 @@ pull_what_is_not_ours() {
   local image
   for image in $("${compose[@]}" config | awk '$1 == "image:" {print $2}'); do
     if [[ $image != voxgate-* ]] && ! docker image inspect "$image" >/dev/null 2>&1; then docker pull "$image"; fi
+  done
+}
+
+# Compose leaves a service running whose profile is not named any more.
+end_what_is_not_wanted() {
+  local service id
+  for service in s2s avatar; do
+    id=$(container "$service")
+    if [[ $id && ,$COMPOSE_PROFILES, != *,$service,* ]]; then
+      docker stop "$id" >/dev/null
+      docker rm -f "$id" >/dev/null
+      echo "voxgate: $service is not wanted any more"
+    fi
   done
 }
 

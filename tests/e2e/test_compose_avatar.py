@@ -69,6 +69,6 @@ def test_the_gateway_removes_what_an_engine_that_is_root_leaves(stack: Stack) ->
 
 def test_without_the_profile_there_is_none_and_its_image_is_not_asked_for(stack: Stack) -> None:
     told = stack.make("up", COMPOSE_PROFILES="", AVATAR_IMAGE="registry.invalid/never-pulled:1")
-    assert "ready on" in told
+    assert "avatar is not wanted any more" in told and "ready on" in told
     assert not docker("ps", "-q", "--filter", stack.filter, "--filter", "label=com.docker.compose.service=avatar")
     assert httpx.post(f"{stack.url}/easy/submit", content=b"{}", trust_env=False).status_code == 503
