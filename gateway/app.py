@@ -32,6 +32,7 @@ from gateway.errors import BadRequest, GatewayError, MethodNotAllowed, NotFound,
 from gateway.exchange import JSON, Endpoint, Handler, Receive, Scope, Send, Shape, hints
 from gateway.fetch import Fetcher
 from gateway.files import Downloads, Files
+from gateway.gpu_group import GpuGroup
 from gateway.health import Verbs
 from gateway.jobs import Jobs, owner_of
 from gateway.keys import Keys, pepper
@@ -309,6 +310,7 @@ async def lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[State]:
                 tasks.create_task(forever(replicas.refresh, settings.health_interval, _failed("health")))
                 for replicas in state["verbs"].values()
             ),
+            *([tasks.create_task(state["gpu"].keep())] if state["gpu"] is not None else []),
             tasks.create_task(forever(state["access"].tend, settings.keys_refresh, _failed("keys"))),
             *(tasks.create_task(forever(sweep, _SWEEP_SECONDS, _failed("sweep"))) for sweep in _sweeps(state)),
         ]
@@ -391,6 +393,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         chats=chats,
         rooms=Rooms(settings.converse_keep),
         animations=animations,
+        gpu=_gpu_group(settings, verbs),
     )
 
 
@@ -400,6 +403,13 @@ def _scratch(settings: Settings, stack: AsyncExitStack) -> Path:
     except OSError as exc:
         name = "scratch_dir" if settings.scratch_dir else "data_dir"
         raise SettingsError(f"{name}: {settings.scratch} cannot be used: {exc.strerror}") from None
+
+
+def _gpu_group(settings: Settings, verbs: Verbs) -> GpuGroup | None:
+    if not settings.gpu_group:
+        return None
+    names = {"speak": "tts", "transcribe": "asr", "converse": "s2s", "animate": "avatar"}
+    return GpuGroup(settings, {verb: verbs[name] for verb, name in names.items() if name in verbs})
 
 
 def _sweeps(state: State) -> list[Callable[[], Awaitable[object]]]:

@@ -6,6 +6,7 @@ The engines are asked in the background; answering never waits for one.
 from typing import Any
 
 from gateway import __version__
+from gateway.gpu_group import GpuGroup
 from gateway.replicas import Replicas
 from gateway.verbs import EngineHealth, State
 from gateway.wire import engine_health
@@ -14,18 +15,19 @@ Verbs = dict[str, Replicas[Any, Any]]
 """The engines by the name that clients and compose.yaml use: tts, asr."""
 
 
-def report(verbs: Verbs) -> dict[str, Any]:
+def report(verbs: Verbs, gpu: GpuGroup | None = None) -> dict[str, Any]:
     """The body of GET /health: one that every client family reads as healthy while the gateway itself serves.
 
     `message` and `status` speak of the gateway, `ready` and `engines` of what stands behind it.
     """
-    return {
+    body = {
         "status": "healthy",
         "message": "ok",
         "version": __version__,
         "ready": not unready(verbs),
         "engines": {name: _engine(replicas) for name, replicas in verbs.items()},
     }
+    return body if gpu is None else body | {"gpu_group": gpu.report()}
 
 
 def unready(verbs: Verbs) -> list[str]:
@@ -34,7 +36,8 @@ def unready(verbs: Verbs) -> list[str]:
 
 def _engine(replicas: Replicas[Any, Any]) -> dict[str, Any]:
     best = replicas.health()
-    body: dict[str, Any] = {"state": str(best.state), "adapter": replicas.adapter, "model": best.model}
+    state = "resting" if replicas.rests else str(best.state)
+    body: dict[str, Any] = {"state": state, "adapter": replicas.adapter, "model": best.model}
     body |= {name: value for name, value in (("device", best.device), ("reason", best.reason)) if value}
     if best.progress is not None:
         body["progress"] = engine_health.progress_body(best.progress)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
@@ -21,6 +21,25 @@ E = TypeVar("E")
 log = structlog.get_logger(__name__)
 _REST = 5.0
 """Seconds after a failure in which others are asked first: what fails at once is always the least busy."""
+
+
+class Turn(Protocol):
+    """Of a verb whose engines share a GPU with another's (gateway/gpu_group.py)."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether it is another's turn."""
+        ...
+
+    async def take(self) -> None:
+        """For one request. Raises EngineBusy."""
+        ...
+
+    def give(self) -> None: ...
+
+    def refusal(self) -> EngineBusy:
+        """For a request that comes while it is another's turn."""
+        ...
 
 
 @dataclass(slots=True)
@@ -56,6 +75,7 @@ class Replicas(Generic[J, E]):
         self.members = [Replica(engine) for engine in engines]
         self.gate = Gate(name, slots * len(self.members), queue, patience=patience)
         self._slots = slots
+        self.turn: Turn | None = None
 
     def __repr__(self) -> str:
         return f"{self.gate!r} {self.members!r}"
@@ -81,9 +101,11 @@ class Replicas(Generic[J, E]):
     def ready(self, at: Engine[J, E] | None = None) -> list[Replica[J, E]]:
         """Those that can be asked now, the least busy first; behind them those that have just failed. at: it alone.
 
-        Raises EngineLoading or EngineUnavailable."""
+        Raises EngineLoading, EngineUnavailable, or EngineBusy where another engine has their GPU."""
         if at is not None:
             return [one for one in self.members if one.engine is at]
+        if self.turn is not None and self.turn.rests:
+            raise self.turn.refusal()
         found = [one for one in self.members if one.health.state is State.READY]
         if not found:
             raise self._none_ready()
@@ -97,8 +119,17 @@ class Replicas(Generic[J, E]):
         text = f"{self.name} is {health.state}: {health.reason or health.progress or 'no replica is ready'}"
         return EngineLoading(text) if health.state is State.LOADING else EngineUnavailable(text)
 
+    @property
+    def rests(self) -> bool:
+        """Whether they are not there because another engine has their GPU; whoever asks claims it."""
+        return self.turn is not None and self.turn.rests
+
     def health(self) -> EngineHealth:
-        """The best that any replica says."""
+        """The best that any replica says; of those that rest, that they can be asked."""
+        return EngineHealth(State.READY, self.members[0].health.model) if self.rests else self.best()
+
+    def best(self) -> EngineHealth:
+        """The same, whoever has their GPU."""
         order = (State.READY, State.LOADING, State.FAILED, State.DOWN)
         return min((one.health for one in self.members), key=lambda health: order.index(health.state))
 
@@ -158,8 +189,21 @@ class _Session(Generic[J, E]):
         finally:
             self._replica.running -= 1
             self._replicas.gate.release()
+            if self._replicas.turn is not None:
+                self._replicas.turn.give()
 
     async def _enter(self) -> AsyncIterator[E]:
+        turn = self._replicas.turn
+        if turn is None:
+            return await self._admitted()
+        await turn.take()
+        try:
+            return await self._admitted()
+        except BaseException:
+            turn.give()
+            raise
+
+    async def _admitted(self) -> AsyncIterator[E]:
         self._replicas.ready(self._at)  # before queueing for an engine that is not there
         await self._replicas.gate.acquire()
         try:

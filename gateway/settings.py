@@ -54,6 +54,10 @@ def _command(text: str) -> str:
 
 
 Command = Annotated[str, AfterValidator(_command)]
+Verbs = Annotated[tuple[Literal["speak", "transcribe", "converse", "animate"], ...], BeforeValidator(_split)]
+Commands = Annotated[
+    tuple[Annotated[Command, Field(pattern=r"^(speak|transcribe|converse|animate)=.+$")], ...], BeforeValidator(_split)
+]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Aliases = Annotated[tuple[Annotated[str, Field(pattern=r"^[^=]+=[^=]+$")], ...], BeforeValidator(_split)]
 Url = Annotated[
@@ -262,6 +266,21 @@ class Settings(BaseModel):
     avatar_queue: Count = 1000
     """Videos that may wait for an engine; the next one is refused."""
 
+    gpu_group: Verbs = ()
+    """Verbs whose engines share a GPU that holds one of them at a time, comma-separated (speak,animate): they take
+    turns. Empty: each engine has what it needs."""
+    gpu_start: Commands = ()
+    """What starts the engine of each, comma-separated (animate=docker start avatar). Run without a shell; done before
+    the engine is ready."""
+    gpu_stop: Commands = ()
+    """What stops it, or makes it leave the GPU."""
+    gpu_dwell: Seconds = 30.0
+    """How long whoever has got the GPU keeps it at least."""
+    gpu_turn: Seconds = 120.0
+    """After so long, while others wait, nothing new begins at it; what runs is never ended."""
+    gpu_switch_timeout: Seconds = 180.0
+    """Longest time of each of these commands, and until the engine is ready then."""
+
     endpoint_silence: Seconds = 0.6
     """Hands-free: silence that ends a turn."""
     endpoint_threshold: float = Field(default=0.5, gt=0, lt=1)
@@ -372,9 +391,25 @@ class Settings(BaseModel):
             for name, preset in _pairs(aliases):
                 if setting in self.model_fields_set and self.presets and preset not in self.presets:
                     raise ValueError(f"{setting}: {preset!r}, for {name}, is not one of presets")
+        self._check_gpu_group()
         if self.reference_keep_seconds < self.reference_min_speech_seconds:
             raise ValueError("reference_keep_seconds is less than reference_min_speech_seconds")
         return self
+
+    def _check_gpu_group(self) -> None:
+        if len(self.gpu_group) == 1 or len(set(self.gpu_group)) < len(self.gpu_group):
+            raise ValueError("gpu_group names two verbs or more, each once")
+        if "converse" in self.gpu_group and self.converse_engine == "cascade":
+            raise ValueError("gpu_group: converse has no engine of its own in the cascade")
+        for verb in self.gpu_group:
+            if verb not in self.gpu_commands[1]:
+                raise ValueError(f"gpu_stop does not say what stops {verb}")
+
+    @property
+    def gpu_commands(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What starts the engine of each verb, and what stops it."""
+        starts, stops = (dict(_pairs(named)) for named in (self.gpu_start, self.gpu_stop))
+        return starts, stops
 
     @property
     def animation(self) -> Path:

@@ -12,6 +12,7 @@ from gateway.encoding import Encoders
 from gateway.events import Audio, Conversed, Transcript
 from gateway.fetch import Fetcher
 from gateway.files import Downloads
+from gateway.gpu_group import GpuGroup
 from gateway.health import Verbs
 from gateway.jobs import Jobs
 from gateway.metrics import Metrics
@@ -53,3 +54,5 @@ class State(TypedDict):
     rooms: Rooms
     animations: Animations | None
     """None where no setting says where an engine of the digital human is."""
+    gpu: GpuGroup | None
+    """None where every engine has what it needs."""

@@ -41,6 +41,17 @@ class VerbHealth(BaseModel):
     replicas: list[ReplicaHealth]
 
 
+class GpuHealth(BaseModel):
+    """Of engines that take turns at a GPU."""
+
+    state: str
+    engine: str | None = None
+    """Whose turn it is."""
+    waiting: dict[str, int]
+    """Requests that wait for it, by engine."""
+    reason: str | None = None
+
+
 class Alive(BaseModel):
     """What everybody is told."""
 
@@ -54,6 +65,7 @@ class Alive(BaseModel):
 class Health(Alive):
     version: str
     engines: dict[str, VerbHealth]
+    gpu_group: GpuHealth | None = None
     asr_available: bool
     active_connections: int
     total_chats: int
@@ -68,7 +80,7 @@ class Ready(BaseModel):
 async def alive(request: Request) -> Any:
     """200 while the gateway serves, whatever its engines do; `ready` and `engines` say how they are. Where keys are
     asked, who sends none is told no more than that."""
-    found = health.report(request.state.verbs) | {"open": request.state.access.open}
+    found = health.report(request.state.verbs, request.state.gpu) | {"open": request.state.access.open}
     if not caller.current().known:
         return {name: found[name] for name in Alive.model_fields}
     return found | voicechat.health(request.scope["state"])
