@@ -12,8 +12,13 @@ from gateway.adapters.cascade_conversation import Conversation
 from gateway.dialogue import Dialogue
 from gateway.playout import Playout
 from gateway.session import Session
+from gateway.surfaces import openai_realtime_conversation as realtime
+from gateway.surfaces.openai_realtime_line import Line
+from gateway.surfaces.openai_realtime_transcription import Transcribing
+from gateway.utterances import Utterances
 from gateway.wire import fun_audio_chat as wire
 from tests.conftest import Gateway, ready, register, running, speech
+from tests.surfaces.realtime_client import MANUAL, PATH, dialled
 from tests.surfaces.talker import stock, tone
 
 ASK = {"text": "Hello there, how are you?"}
@@ -244,9 +249,39 @@ async def test_what_a_conversation_held_is_freed_when_its_client_leaves_and_not_
         gc.enable()
 
 
+@pytest.mark.parametrize("left", ["at once", "in what it says", "in the reply", "after it", "in a transcription"])
+async def test_what_realtime_held_is_freed_when_its_client_leaves_and_not_when_garbage_is_collected(
+    gateway: Gateway, engine: ScriptedEngine, left: str
+) -> None:
+    engine.script = Script(pause=0.01)
+    gc.collect()
+    before = set(map(id, conversations()))
+    gc.disable()
+    try:
+        kind = "transcription" if left == "in a transcription" else "realtime"
+        async with dialled(gateway, f"{PATH}&intent={kind}") as client:
+            await client.send("session.update", session={"type": kind, **MANUAL})
+            await client.until("session.updated")
+            if left in ("in what it says", "in a transcription"):
+                await client.say(tone(1.0))
+            elif left != "at once":
+                await client.write("Say this after me, please.")
+                await client.send("response.create")
+                await client.until("response.created" if left == "in the reply" else "response.done")
+            client.socket.transport.abort()
+        async with asyncio.timeout(5):
+            while gateway.state["converse"].gate.running or gateway.server.server_state.tasks:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert not [one for one in conversations() if id(one) not in before]
+    finally:
+        gc.enable()
+
+
 def conversations() -> list[object]:
     """All that is there of any."""
-    return [one for one in gc.get_objects() if isinstance(one, Dialogue | Session | Playout | Conversation)]
+    kinds = (Dialogue, Session, Playout, Conversation, realtime.Conversation, Transcribing, Line, Utterances)
+    return [one for one in gc.get_objects() if isinstance(one, kinds)]
 
 
 def tts(voice: str, text: str = "Hello there.") -> dict[str, str]:

@@ -4,10 +4,11 @@ back."""
 import asyncio
 import secrets
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import GatewayError, TooSlow
+from gateway.errors import ClientGone, GatewayError, TooSlow
 from gateway.socket import Socket
 from gateway.wire import openai_realtime as wire
 from gateway.wire.openai_realtime_beta import Dialect
@@ -34,6 +35,8 @@ class Line:
         self._socket, self.dialect, self._patience = socket, dialect, patience
         self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
+        self._gone = False
+        """Whether the client has left."""
         self._filled, self._drained = asyncio.Event(), asyncio.Event()
 
     def __repr__(self) -> str:
@@ -74,12 +77,20 @@ class Line:
 
     async def room(self) -> None:
         """Waits while too much is unsent."""
-        while self._bytes >= MOST_BYTES:
+        while self._bytes >= MOST_BYTES and not self._gone:
             self._drained.clear()
             await self._drained.wait()
 
     async def run(self) -> None:
-        """Sends, for ever. Raises ClientGone, TooSlow."""
+        """Sends, until the client leaves: whoever reads it finds out. Raises TooSlow."""
+        with suppress(ClientGone):
+            await self._send_all()
+        self._gone = True
+        self._drained.set()
+
+    # Private
+
+    async def _send_all(self) -> None:
         while True:
             while not self._waiting:
                 self._filled.clear()
@@ -93,13 +104,11 @@ class Line:
             except TimeoutError:
                 raise TooSlow(f"you have read nothing for {self._patience:g} s") from None
 
-    # Private
-
     def _encoded(self, type: str, fields: dict[str, Any]) -> str:  # noqa: A002
         return wire.encode(type, fields, new_id("event"), self.dialect)
 
     def _put(self, one: _Waiting) -> None:
-        if one.message:
+        if one.message and not self._gone:
             self._waiting.append(one)
             self._bytes += len(one.message)
             self._filled.set()
