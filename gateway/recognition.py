@@ -106,6 +106,10 @@ class Recognition:
         self._last = True
         self._changed.ring()
 
+    def leave(self) -> None:
+        """Nobody is told any more. Whoever was has this one: else both would wait for the garbage collector."""
+        self._heard = self._found = _nobody
+
     def drop(self, utterance: Utterance) -> None:
         """Nothing more is told of it, and its recogniser is left."""
         utterance.segment.close()
@@ -204,3 +208,7 @@ def _placed(found: Transcript, utterance: Utterance) -> Transcript:
     start = segment.start / RATE if found.start is None else found.start
     end = segment.end / RATE if found.end is None else found.end
     return replace(found, utterance=utterance.number, start=start, end=end)
+
+
+def _nobody(_: Utterance, __: object) -> None:
+    """Is told what nobody wants to hear."""

@@ -127,6 +127,7 @@ class Utterances:
                     for task in working:
                         task.cancel()
         finally:
+            self._recognition.leave()
             self._untold.end()
 
     async def feed(self, pcm: bytes) -> None:

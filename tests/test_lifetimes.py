@@ -15,7 +15,6 @@ from gateway.session import Session
 from gateway.surfaces import openai_realtime_conversation as realtime
 from gateway.surfaces.openai_realtime_line import Line
 from gateway.surfaces.openai_realtime_transcription import Transcribing
-from gateway.utterances import Utterances
 from gateway.wire import fun_audio_chat as wire
 from tests.conftest import Gateway, ready, register, running, speech
 from tests.surfaces.realtime_client import MANUAL, PATH, dialled
@@ -280,7 +279,7 @@ async def test_what_realtime_held_is_freed_when_its_client_leaves_and_not_when_g
 
 def conversations() -> list[object]:
     """All that is there of any."""
-    kinds = (Dialogue, Session, Playout, Conversation, realtime.Conversation, Transcribing, Line, Utterances)
+    kinds = (Dialogue, Session, Playout, Conversation, realtime.Conversation, Transcribing, Line)
     return [one for one in gc.get_objects() if isinstance(one, kinds)]
 
 
