@@ -16,8 +16,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from engines.scripted import Script, ScriptedEngine
-from gateway.app import _RULES, build
+from gateway.app import build
 from gateway.caller import Right
+from gateway.door import RULES
 from gateway.keys import Limits
 from gateway.settings import Settings
 from gateway.wire import fun_audio_chat
@@ -443,7 +444,7 @@ class TestLimits:
 
 def test_every_rule_names_a_path_that_is_there_or_the_digital_humans() -> None:
     paths = {*APP.rest.openapi()["paths"], "/docs", "/redoc", "/openapi.json"}
-    for rule in _RULES:
+    for rule in RULES:
         if rule.surface != "avatar":
             assert any(rule.of(path) for path in paths), rule
 

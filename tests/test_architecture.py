@@ -144,7 +144,7 @@ def test_nothing_imports_the_application_but_what_starts_it(path: Path) -> None:
 
 def test_the_steps_know_no_surface_and_no_adapter() -> None:
     for path in in_package("gateway"):
-        joins = path.stem == "app" or path.stem.startswith("apidoc")
+        joins = path.stem in ("app", "door") or path.stem.startswith("apidoc")
         if path.parent == Path("gateway") and not joins:
             assert not below(ours(path), "gateway.surfaces", "gateway.adapters"), path
 
