@@ -99,6 +99,8 @@ class Dialogue:
         self._unpacker: codec.Unpacker | None = None
         self._calls: dict[str, str | None] = {}
         """What the last turn wants called, and what that gave."""
+        self._heard_last: Turn | None = None
+        """The last turn whose words alone were wanted, until a reply is asked for."""
         self._timings: dict[str, float] = {}
         """Of the turn that ended last: what its surface still plays of it may be interrupted."""
         self._interrupted: dict[str, float] = {}
@@ -212,6 +214,7 @@ class Dialogue:
         recorded, lost = self._recorded, self._lost
         number = self._begun(Reply(messages, wishes))
         self._recorded, self._lost = recorded, lost
+        self._turns[number].answers, self._heard_last = self._heard_last, None
         return number
 
     async def clear(self) -> None:
@@ -282,6 +285,8 @@ class Dialogue:
         self._recorded, self._lost, self._calls = 0.0, None, {}
         now = asyncio.get_running_loop().time()
         turn = self._turns[self._number] = Turn(self._number, now, replies=replies)
+        if not replies:
+            self._heard_last = turn
         return turn
 
     def _begun(self, item: End | Write | ToolResult | Reply) -> int:
@@ -473,7 +478,7 @@ class Dialogue:
     def _note_transcript(self, session: Session, event: Transcript) -> None:
         if (turn := session.turn(event.utterance)) is not None:
             if event.final:
-                turn.timings["recognition"] = asyncio.get_running_loop().time() - turn.since
+                turn.timings["recognition"] = asyncio.get_running_loop().time() - turn.spoken
             self._out.put(replace(event, utterance=turn.number))
         elif event.utterance == session.count + 1 and not session.uplink.restarts:  # of a turn that has not ended yet
             coming = session.uplink.turns
@@ -507,7 +512,9 @@ class Dialogue:
             if turn.number == self._number:  # else the user has gone on, and nobody will ask for the result
                 self._calls[event.id] = None
         else:
-            turn.timings.setdefault("first_audio" if isinstance(event, ReplyAudio) else "first_token", now - turn.since)
+            turn.timings.setdefault(
+                "first_audio" if isinstance(event, ReplyAudio) else "first_token", now - turn.spoken
+            )
         self._out.put(event if event.turn == turn.number else replace(event, turn=turn.number))
 
 

@@ -31,6 +31,13 @@ class Turn:
     ended: bool = False
     replies: bool = True
     """Whether it is answered; else only its words are wanted."""
+    answers: "Turn | None" = None
+    """Of a reply that was asked for: the turn before it whose words were wanted, from whose end it is timed."""
+
+    @property
+    def spoken(self) -> float:
+        """The end of the speech that it is about."""
+        return self.since if self.answers is None else self.answers.since
 
     def wait(self, now: float) -> None:
         """It is queued."""

@@ -1,5 +1,7 @@
 """A dialogue whose client keeps the conversation itself: turns that are only heard, and replies that it asks for."""
 
+import asyncio
+
 import pytest
 
 import gateway.hearing
@@ -46,6 +48,22 @@ class TestByHand:
         assert played.controls == [End(reply=False), Reply(ASKED, Change("brief")), Cancel()]
         assert 'voxgate_turns_total{adapter="puppet",status="cancelled"} 1.0' in client.metrics.exposition().decode()
         assert 'status="completed"' not in client.metrics.exposition().decode(), "what is not answered is no turn there"
+
+    async def test_a_reply_is_timed_from_the_end_of_the_speech_that_it_answers(self) -> None:
+        async with talking(Puppet()) as client:
+            await client.speak(sound(0.1))
+            await client.dialogue.end(reply=False, goes_on=True)
+            played = await _played(client)
+            played.tell(heard(1), done(1))
+            await client.ends()
+            await asyncio.sleep(0.05)
+            await client.dialogue.reply(ASKED)
+            played.tell(working(2), reply(2), done(2))
+            await client.dialogue.reply(ASKED)
+            played.tell(working(3), reply(3), done(3))
+            _, first, second = await client.ends(3)
+        assert first.timings["first_audio"] >= 0.05
+        assert second.timings["first_audio"] < first.timings["first_audio"], "nothing was said before it"
 
     async def test_a_reply_asked_for_in_the_middle_of_speech_takes_nothing_of_it(self) -> None:
         async with talking(Puppet()) as client:

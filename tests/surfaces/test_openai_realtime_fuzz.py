@@ -89,6 +89,7 @@ class Talk(RuleBasedStateMachine):
     """One client."""
 
     place: Place
+    kind = "realtime"
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +97,7 @@ class Talk(RuleBasedStateMachine):
         self.client: Client = self._run(self._dial())
 
     async def _dial(self) -> Client:
-        address = f"ws://127.0.0.1:{self.place.gateway.port}{PATH}"
+        address = f"ws://127.0.0.1:{self.place.gateway.port}{PATH}&intent={self.kind}"
         return Client(await connect(address, proxy=None, compression=None))
 
     # What it does
@@ -117,7 +118,7 @@ class Talk(RuleBasedStateMachine):
     def updates(self, turns: Any, speech: bool) -> None:
         heard = {"turn_detection": turns, "transcription": {"model": "m"}}
         modalities = ["audio"] if speech else ["text"]
-        session = {"type": "realtime", "output_modalities": modalities, "audio": {"input": heard}}
+        session = {"type": self.kind, "output_modalities": modalities, "audio": {"input": heard}}
         self._send("session.update", session=session)
 
     @rule(role=st.sampled_from(("user", "system", "assistant")), place=st.integers(0, 5))
@@ -179,7 +180,7 @@ class Talk(RuleBasedStateMachine):
 
     async def _leave(self) -> None:
         await self.client.send(
-            "session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+            "session.update", session={"type": self.kind, "audio": {"input": {"turn_detection": None}}}
         )
         await self.client.until("session.updated")
         async with asyncio.timeout(10):
@@ -237,11 +238,12 @@ def _check(events: list[dict[str, Any]]) -> None:
     assert not running
 
 
-def test_whatever_a_client_says_is_answered_and_leaves_nothing(place: Place) -> None:
+@pytest.mark.parametrize("session", ["realtime", "transcription"])
+def test_whatever_a_client_says_is_answered_and_leaves_nothing(place: Place, session: str) -> None:
     class Here(Talk):
         pass
 
-    Here.place = place
+    Here.place, Here.kind = place, session
     run_state_machine_as_test(
         Here,
         settings=settings(
