@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 
 from gateway.supervise import free_port
 from gateway.wire import nls
-from tests.e2e import client
+from tests.e2e import avatar, client
 from tests.engines.asr.sound import person, person_file
 from tests.surfaces.nls_client import NlsClient
 
@@ -147,9 +147,15 @@ def test_the_second_port_is_the_same_gateway(stack: Stack) -> None:
     assert httpx.get(f"http://127.0.0.1:{stack.avatar_port}/health").json()["message"] == "ok"
 
 
-@pytest.mark.parametrize(("engine", "module"), [("tts", "engines.tts"), ("asr", "engines.asr")])
-def test_a_killed_engine_shows_in_health_and_comes_back(stack: Stack, engine: str, module: str) -> None:
-    stack.process(module).kill()
+@pytest.mark.parametrize("port", ["voice", "avatar"])
+async def test_the_desktop_client_gets_a_video_that_plays(stack: Stack, tmp_path: Path, port: str) -> None:
+    url = str(stack.http.base_url) if port == "voice" else f"http://127.0.0.1:{stack.avatar_port}"
+    avatar.assert_it_plays(await avatar.video_by_way_of(url, tmp_path))
+
+
+@pytest.mark.parametrize("engine", ["tts", "asr", "avatar"])
+def test_a_killed_engine_shows_in_health_and_comes_back(stack: Stack, engine: str) -> None:
+    stack.process(f"engines.{engine}").kill()
     until(lambda: stack.state(engine) != "ready", 5)
     assert stack.http.get("/ready").status_code == 503
     until(lambda: ready(stack.http), 30)
