@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway import apidoc_keys, apidoc_nls, apidoc_nls_async, apidoc_openai
+from gateway import apidoc_avatar, apidoc_keys, apidoc_nls, apidoc_nls_async, apidoc_openai
 from gateway.apidoc_parts import (
     BYTES,
     MEANINGS,
@@ -61,6 +61,7 @@ def _merged(document: Document) -> Document:
     schemas |= {
         apidoc_nls.SCHEMA: apidoc_nls.RESULT,
         apidoc_nls_async.SCHEMA: apidoc_nls_async.ERROR,
+        apidoc_avatar.SCHEMA: apidoc_avatar.ANSWER,
         "Error": _ERROR,
         "ApiError": _API_ERROR,
         "Detail": _DETAIL,
@@ -108,6 +109,7 @@ def _paths() -> Document:
         **apidoc_openai.paths(),
         **apidoc_nls.paths(),
         **apidoc_nls_async.paths(),
+        **apidoc_avatar.paths(),
     }
 
 

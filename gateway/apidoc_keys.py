@@ -1,8 +1,8 @@
 """What the API document says of keys: where a request carries one, and how it is refused."""
 
-from gateway import apidoc_nls, apidoc_openai
+from gateway import apidoc_avatar, apidoc_nls, apidoc_openai
 from gateway.apidoc_parts import Document, says
-from gateway.surfaces import nls, openai, voicechat
+from gateway.surfaces import avatar, nls, openai, voicechat
 
 SCHEMES: Document = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -39,6 +39,8 @@ def complete(path: str, responses: Document) -> None:
 def _schema(path: str) -> str:
     if voicechat.owns(path):
         return "Detail"
+    if avatar.owns(path):
+        return apidoc_avatar.SCHEMA
     if openai.owns(path):
         return apidoc_openai.SCHEMA
     return "ApiError" if path.startswith("/api/") else "Error"

@@ -43,7 +43,7 @@ def owns(path: str) -> bool:
 
 
 def cancels(path: str) -> bool:
-    return path.startswith(CANCEL) and len(path) > len(CANCEL)
+    return path.startswith(CANCEL) and path not in (CANCEL, duix.SUBMIT, duix.QUERY)
 
 
 def fetches(path: str) -> bool:
