@@ -241,15 +241,22 @@ class Animations:
 
     async def _finished(self, job: Job, plan: Plan) -> dict[str, Any]:
         """What is to be known of its video, which is on the shelf then."""
-        with suppress(NotFound):
-            return await self._facts((await self.results.find(plan.result)).path)  # killed right behind the shelf
+        try:
+            kept = await self.results.find(plan.result)  # killed right behind the shelf
+        except NotFound:
+            facts = await self._put(job, plan)
+        else:
+            facts = await self._facts(kept.path)
+        await self._discard(plan)
+        return facts
+
+    async def _put(self, job: Job, plan: Plan) -> dict[str, Any]:
         async with cleanup.workspace(self._scratch) as work:
             video = await self._made(job.id, plan, work)
             facts = await self._facts(video)
             if plan.beside:
                 await asyncio.to_thread(shutil.copyfile, video, self.temp / plan.beside)
             await self.results.put_as(video, plan.result)
-        await self._discard(plan)
         return facts
 
     async def _made(self, job_id: str, plan: Plan, work: Path) -> Path:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from engines.scripted import ScriptedEngine
+from gateway.errors import GatewayError
 from tests.adapters.stock_duix import StockDuix
 from tests.conftest import Gateway, ready, running
 from tests.elsewhere import elsewhere
@@ -227,6 +228,30 @@ class TestJobs:
         stock.start(stock.port)
         assert await desktop.download(await desktop.outcome(code)) == files["made"]
         assert len(stock.seen.ran) == 1
+
+    async def test_one_whose_gateway_fails_behind_the_shelf_leaves_nothing_and_is_made_once(
+        self,
+        desktop: DesktopAvatar,
+        gateway: Gateway,
+        files: dict[str, bytes],
+        stock: StockDuix,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        animations = gateway.state["animations"]
+        assert animations is not None
+        discard, failed = animations._discard, []
+
+        async def fail_once(plan: Any) -> None:
+            if not failed:
+                failed.append(plan)
+                raise GatewayError("as if it were killed")
+            await discard(plan)
+
+        monkeypatch.setattr(animations, "_discard", fail_once)
+        code = await desktop.submit(*await uploaded(desktop, files))
+        assert await desktop.download(await desktop.outcome(code)) == files["made"]
+        assert failed and len(stock.seen.submitted) == 1
+        assert not list((stock.folder / "inputs").iterdir()) and not list((stock.folder / "temp").glob("vg-*"))
 
     async def test_the_engine_that_has_it_is_found_again_among_several(
         self, tmp_path: Path, engine: ScriptedEngine, stock: StockDuix, files: dict[str, bytes]
