@@ -29,7 +29,10 @@ def json_answer(schema: Document) -> Document:
 
 
 def json_body(model: type[BaseModel]) -> Document:
-    return {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}
+    """The body that `model` reads. Its parts are written out: a reference to them would lead nowhere from here."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+    return {"required": True, "content": {"application/json": {"schema": _written_out(schema, parts)}}}
 
 
 def form(properties: Document, required: list[str]) -> Document:
@@ -54,3 +57,17 @@ def header(name: str, description: str) -> Document:
 def says(*headers: str) -> Document:
     numbers = ("Content-Length", "Retry-After", "X-Sample-Rate")
     return {name: {"required": True, "schema": {"type": "integer"} if name in numbers else TEXT} for name in headers}
+
+
+# Private
+
+
+def _written_out(schema: Any, parts: Document) -> Any:
+    if isinstance(schema, list):
+        return [_written_out(one, parts) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: _written_out(one, parts) for name, one in schema.items() if name != "$ref"}
+    if "$ref" in schema:
+        found = _written_out(parts[schema["$ref"].rpartition("/")[2]], parts) | found
+    return found

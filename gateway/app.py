@@ -60,6 +60,8 @@ def build(settings: Settings) -> "Cors":
         summary="One small gateway in front of swappable speech engines.",
         lifespan=partial(lifespan, settings=settings),
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     for router in ROUTERS:
         rest.include_router(router)

@@ -22,6 +22,7 @@ from gateway.socket import SocketEndpoint
 from gateway.surfaces import (
     avatar,
     desktop,
+    docs,
     downloads,
     funasr_2pass,
     funaudio,
@@ -54,6 +55,7 @@ _NLS: dict[str, nls_socket.Begin] = {**nls_listening.TASKS, **nls_synthesis.TASK
 """The tasks of NLS sockets, by namespace."""
 ROUTERS = (
     service.router,
+    docs.router,
     voices.router,
     voicechat.router,
     openai_models.router,
@@ -68,7 +70,7 @@ RULES = (
     Rule("/health", surface=ALWAYS),
     Rule("/ready", surface="ready"),
     Rule("/metrics", Right.ADMIN, surface="metrics"),
-    *(Rule(path, surface="docs") for path in ("/docs", "/redoc", "/openapi.json")),
+    *(Rule(path, surface="docs") for path in ("/docs", "/openapi.json")),
     *(Rule(path, Right.SPEAK) for path in ("/v1/voices", "/v1/voices/", "/v1/audio/")),
     Rule("/chat/", Right.CONVERSE),
     *(Rule(path, Right.ANIMATE, surface="avatar") for path in ("/easy/", "/upload", "/download")),

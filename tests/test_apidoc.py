@@ -1,6 +1,8 @@
 """The API document is true: what it says is valid, complete, and what a stranger's requests find."""
 
 import asyncio
+import json
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -58,6 +60,12 @@ class TestDocument:
         assert "HTTPValidationError" not in str(DOCUMENT)
         others = {path: found for path, found in DOCUMENT["paths"].items() if not voicechat.owns(path)}
         assert "detail" not in str(others)
+
+    def test_no_reference_in_it_leads_nowhere(self) -> None:
+        for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(DOCUMENT)):
+            found = DOCUMENT
+            for part in reference.split("/"):
+                found = found[part]
 
     def test_every_answer_that_asks_for_patience_says_so(self) -> None:
         for operation in OPERATIONS:

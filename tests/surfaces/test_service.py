@@ -1,6 +1,7 @@
 """What operators, orchestrators and clients ask of the service itself."""
 
 import asyncio
+import re
 from typing import Any
 
 import httpx
@@ -148,8 +149,18 @@ def without_time(answer: httpx.Response) -> dict[str, Any]:
 
 
 async def test_the_api_can_be_read_and_tried_in_a_browser(gateway: Gateway) -> None:
-    assert (await gateway.client.get("/docs")).status_code == 200
+    page = await gateway.client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert 'fetch("/openapi.json"' in page.text
     assert (await gateway.client.get("/openapi.json")).json()["info"]["title"] == "Voxgate"
+
+
+async def test_the_page_that_tries_the_api_asks_nobody_else_for_anything(gateway: Gateway) -> None:
+    page = await gateway.client.get("/docs")
+    assert not re.search(r"https?:|[\"'(]//", page.text)
+    policy = page.headers["content-security-policy"].split("; ")
+    assert {"default-src 'none'", "connect-src 'self'"} <= set(policy)
+    assert not re.search(r"https?:|\*", " ".join(policy))
 
 
 @pytest.mark.parametrize(
