@@ -274,6 +274,29 @@ class TestJobs:
             assert (len(stock.seen.submitted), len(second.seen.submitted)) == (0, 1)
 
 
+class TestOneGpu:
+    async def test_a_video_and_speech_take_turns_and_nothing_is_lost(
+        self, tmp_path: Path, engine: ScriptedEngine, stock: StockDuix, files: dict[str, bytes]
+    ) -> None:
+        """Clients of both, while their engines share a GPU; what the commands do is another test's."""
+        stock.behaviour.steps = (0,) * 40
+        every = "speak=true,animate=true"
+        more = {"gpu_group": "speak,animate", "gpu_start": every, "gpu_stop": every, "gpu_dwell": 0.05, "gpu_turn": 0.1}
+        async with running(tmp_path, engine, **settings_for(stock, **more)) as gateway:
+            desktop, speaks = DesktopAvatar((await ready(gateway)).client), {"text": "Hi.", "speaker_id": "中文女"}
+            code = await desktop.submit(*await uploaded(desktop, files))
+            async with asyncio.timeout(20):
+                while not stock.seen.submitted:
+                    await asyncio.sleep(0.01)
+                refused = await gateway.client.post("/api/synthesize", json=speaks)
+                assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+                assert "which avatar has; place 1 in its queue" in refused.json()["error"]
+                assert await desktop.download(await desktop.outcome(code)) == files["made"]
+                while (await gateway.client.post("/api/synthesize", json=speaks)).status_code != 200:
+                    await asyncio.sleep(0.01)
+            assert len(stock.seen.submitted) == 1
+
+
 class TestWebhooks:
     @pytest.mark.parametrize("fails", [False, True])
     async def test_whoever_is_named_is_told_the_outcome(
