@@ -13,15 +13,16 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import structlog
 
-from gateway import caller, cleanup, webhooks
+from gateway import caller, cleanup
 from gateway.access import Access
 from gateway.admission import Gate
+from gateway.animation_plan import Plan, Status, Wanted, follows, plan_of
 from gateway.caller import Right
 from gateway.errors import CallerError, EngineBroke, GatewayError, NotFound, QuotaUsed
 from gateway.events import Animated, Rendering
@@ -32,72 +33,12 @@ from gateway.replicas import Replicas
 from gateway.settings import Settings
 from gateway.shelf import Shelf, new_name
 from gateway.verbs import Animate, Animator
-from gateway.wire import duix
 
 log = structlog.get_logger(__name__)
 KIND = "avatar"
 _SECONDS = 60.0
 """That a video is estimated to take as long as none was made."""
 _SMOOTHING = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A video that is asked for."""
-
-    code: str
-    """The client's name of the job; the same again, of the same tenant, is the same job."""
-    audio: Path
-    video: Path
-    ping_pong: bool = True
-    super_resolution: bool = False
-    watermark: bool = False
-    beside: str = ""
-    """Name in the folder temp under which the video is wanted as well, for clients that share the folder."""
-    notify: str = ""
-    """A URL that is told the outcome; whoever asks has checked it."""
-    base: str = ""
-    """What comes before a path of this gateway, for whoever is told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a job keeps of it."""
-
-    code: str
-    result: str
-    """Name of the video on the shelf."""
-    ping_pong: bool
-    super_resolution: bool
-    watermark: bool
-    beside: str
-    seconds: float
-    """Of the recording."""
-    key: str
-    """Id of the key that asked for it."""
-    notify: str = ""
-    base: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    job: Job
-    percent: float
-    """Below 100 until it has succeeded."""
-    place: int
-    """In the queue, from 1; 0 where it does not wait."""
-    seconds: float
-    """Until it is done, an estimate; 0 where it has ended."""
-
-    @property
-    def result(self) -> str:
-        """Name of the video on the shelf; empty until it is there."""
-        return _plan(self.job).result if self.job.state is State.SUCCEEDED else ""
-
-    @property
-    def beside(self) -> str:
-        """Its name in the folder temp, where it was wanted there."""
-        return _plan(self.job).beside
 
 
 class Animations:
@@ -133,7 +74,7 @@ class Animations:
     def kind(self) -> Kind:
         slots = len(self._settings.animate_urls)
         queue = self._settings.avatar_queue
-        return Kind(KIND, self._work, slots=slots, queue=queue, follows=_follows, remove=self._remove)
+        return Kind(KIND, self._work, slots=slots, queue=queue, follows=follows, remove=self._remove)
 
     async def submit(self, wanted: Wanted) -> Job:
         """The job, which may have been there. Raises MediaRejected, QuotaUsed, EngineBusy where too many wait."""
@@ -162,7 +103,7 @@ class Animations:
             raise
         job = await self._jobs.get(job_id)
         assert job is not None
-        if _plan(job) != plan:  # another request was quicker
+        if plan_of(job) != plan:  # another request was quicker
             await asyncio.to_thread(self._unlink, plan)
         return job
 
@@ -229,7 +170,7 @@ class Animations:
     # Private: what is done
 
     async def _work(self, job: Job) -> dict[str, Any]:
-        plan, loop = _plan(job), asyncio.get_running_loop()
+        plan, loop = plan_of(job), asyncio.get_running_loop()
         begun = loop.time()
         with self._access.on_behalf(plan.key) as asking:
             facts = await self._finished(job, plan)
@@ -293,7 +234,7 @@ class Animations:
 
     async def _remove(self, job: Job) -> None:
         """Of a job that has failed or was cancelled, or is forgotten."""
-        plan = _plan(job)
+        plan = plan_of(job)
         self._percent.pop(job.id, None)
         await self._discard(plan)
         await self.results.delete(plan.result)
@@ -319,20 +260,3 @@ class Animations:
     def _unlink(self, plan: Plan) -> None:
         for name in ("audio", "video"):
             (self._inputs / f"{plan.code}.{name}").unlink(missing_ok=True)
-
-
-def _plan(job: Job) -> Plan:
-    return Plan(**job.payload)
-
-
-def _follows(job: Job) -> Sequence[Submission]:
-    plan = _plan(job)
-    if not plan.notify:
-        return ()
-    if job.state is not State.SUCCEEDED:
-        ended = duix.Job(duix.State.FAILED, text=job.error or "cancelled")
-        return [webhooks.call(plan.notify, duix.told(ended, code=job.key or ""), job)]
-    done = duix.Job(duix.State.DONE, 100, f"/{plan.result}", "done")
-    facts = {"video_duration": job.result["seconds"], "width": job.result["width"], "height": job.result["height"]}
-    told = duix.told(done, code=job.key or "", url=f"{plan.base}/{plan.result}", **facts)
-    return [webhooks.call(plan.notify, told, job)]

@@ -8,7 +8,6 @@ Rule 4: one task, `keep`, runs the commands; everybody else only claims, takes a
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
@@ -18,16 +17,12 @@ import structlog
 
 from gateway import commands
 from gateway.commands import CommandFailed
-from gateway.errors import EngineBusy
+from gateway.gpu_member import CLAIM_SECONDS, Member, now
 from gateway.replicas import Replicas
 from gateway.settings import Settings
 from gateway.verbs import State
 
 log = structlog.get_logger(__name__)
-_RETRY_SECONDS = 10
-"""What a client that is refused is told to wait."""
-_CLAIM_SECONDS = 3.0 * _RETRY_SECONDS
-"""How long its claim counts, unless it comes again."""
 _LOOK_SECONDS = 0.2
 _LONGEST_PAUSE = 60.0
 
@@ -39,82 +34,6 @@ class Phase(StrEnum):
     SWITCHING = "switching"
     FAILED = "failed"
     """Nobody has the GPU; it is tried again."""
-
-
-class Member:
-    """One engine's part in it: what gateway/replicas.py knows as its Turn."""
-
-    def __init__(self, group: "GpuGroup", replicas: Replicas[Any, Any], start: str, stop: str, *, waits: bool) -> None:
-        """waits: whether its requests are jobs, which wait for the turn."""
-        self._group, self.replicas = group, replicas
-        self.start, self.stop, self._waits = start, stop, waits
-        self.up = True
-        """Whether it may be on the GPU."""
-        self.running, self.waiting = 0, 0
-        self.claimed_at = 0.0
-        """Loop time since which it has waited, where it does."""
-        self.served = asyncio.Event()
-        self._claims: deque[float] = deque()
-        """When each refused request is forgotten."""
-
-    def __repr__(self) -> str:
-        return f"<{self.name}: {self.running} running, {self.claims} waiting>"
-
-    @property
-    def name(self) -> str:
-        return self.replicas.name
-
-    @property
-    def rests(self) -> bool:
-        return self._group.rests(self)
-
-    @property
-    def claims(self) -> int:
-        """Requests that wait, here or at their clients'."""
-        now = _now()
-        while self._claims and self._claims[0] <= now:
-            self._claims.popleft()
-        return self.waiting + len(self._claims)
-
-    async def take(self) -> None:
-        """Its turn, for one request. Raises EngineBusy where it is another's and this one's requests do not wait."""
-        if not self.served.is_set():
-            if not self._waits:
-                raise self.refusal()
-            await self._wait()
-        self.running += 1
-
-    def give(self) -> None:
-        self.running -= 1
-        self._group.changed.set()
-
-    def refusal(self) -> EngineBusy:
-        """For a request that does not wait; with it the turn is claimed."""
-        self._claim()
-        self._claims.append(_now() + _CLAIM_SECONDS)
-        text = f"{self.name} waits for the GPU, which {self._group.whose}; place {self.claims} in its queue"
-        return EngineBusy(text, code="gpu_taken", retry_after=_RETRY_SECONDS)
-
-    def begins(self) -> None:
-        """What has been refused comes again, or does not want it any more."""
-        self._claims.clear()
-        self.served.set()
-
-    # Private
-
-    def _claim(self) -> None:
-        if not self.claims:
-            self.claimed_at = _now()
-        self._group.changed.set()
-
-    async def _wait(self) -> None:
-        self._claim()
-        self.waiting += 1
-        try:
-            while not self.served.is_set():
-                await self.served.wait()
-        finally:
-            self.waiting -= 1
 
 
 class GpuGroup:
@@ -173,11 +92,11 @@ class GpuGroup:
             holder = self._holder
             assert holder is not None
             self.changed.clear()
-            kept = _now() - self._since
+            kept = now() - self._since
             target = self._first()
             if target is None:
                 self._serve(holder)
-                await self._changes(_CLAIM_SECONDS)
+                await self._changes(CLAIM_SECONDS)
             elif kept < self._settings.gpu_dwell:
                 await self._changes(self._settings.gpu_dwell - kept)
             elif not holder.running:
@@ -187,11 +106,11 @@ class GpuGroup:
             else:
                 self._phase = Phase.DRAINING
                 holder.served.clear()
-                await self._changes(_CLAIM_SECONDS)
+                await self._changes(CLAIM_SECONDS)
 
     async def _after_failure(self, target: Member) -> Member:
         """Who is tried next; whoever it has failed with is the last."""
-        target.claimed_at = _now()
+        target.claimed_at = now()
         await asyncio.sleep(min(2.0 ** (self._failures - 1), _LONGEST_PAUSE))
         return self._first() or target
 
@@ -212,7 +131,7 @@ class GpuGroup:
             log.error("gpu not given", engine=target.name, error=str(exc), failures=self._failures)
             return
         self._failures, self._reason = 0, ""
-        self._holder, self._since = target, _now()
+        self._holder, self._since = target, now()
         self._serve(target)
         log.info("gpu given", engine=target.name)
 
@@ -267,7 +186,3 @@ async def _ready(replicas: Replicas[Any, Any]) -> None:
         if any(one.health.state is State.READY for one in replicas.members):
             return
         await asyncio.sleep(_LOOK_SECONDS)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

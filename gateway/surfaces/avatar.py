@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs
 
 from gateway import cleanup, links, upload
-from gateway.animation import Animations, Status, Wanted
+from gateway.animation import Animations
+from gateway.animation_plan import Status, Wanted
 from gateway.errors import BadRequest, CallerError, EngineUnavailable, GatewayError, NotFound
 from gateway.exchange import Exchange, Handler, compact
 from gateway.jobs import State as JobState
