@@ -13,7 +13,11 @@ from tests.engines.asr.sound import as_wav, noise, person_file, say, silence
 def test_speech_becomes_text(server: Server) -> None:
     answer = server.transcribe(as_wav(say("the weather is very nice today")))
     assert answer.status_code == 200
-    assert answer.json() == {"text": "the weather is very nice today", "language": "英文", "success": True}
+    found = answer.json()
+    times = found.pop("timestamps")
+    assert found == {"text": "the weather is very nice today", "language": "英文", "success": True}
+    assert [one["token"] for one in times] == found["text"].split()
+    assert all(0 <= one["start_time"] < one["end_time"] < 3 for one in times)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +25,7 @@ def test_speech_becomes_text(server: Server) -> None:
 )
 def test_english_is_understood_however_it_is_spelt(server: Server, asked: str, named: str) -> None:
     answer = server.transcribe(as_wav(silence(0.5)), language=asked)
-    assert answer.json() == {"text": "", "language": named, "success": True}
+    assert answer.json() == {"text": "", "language": named, "success": True, "timestamps": []}
 
 
 @pytest.mark.parametrize(("asked", "named"), [("中文", "中文 (zh)"), ("ja", "日文 (ja)"), ("Klingon", "klingon")])

@@ -99,8 +99,9 @@ class TestUtterances:
         assert found[-1][1] == 70_000
 
     def test_where_only_they_are_wanted_no_decoder_works(self, live: EmbeddedLive) -> None:
+        spoken = samples(say("hello world"))
         live.open(1, Asked(deltas=False))
-        kinds = [type(event) for event in live.feed(1, samples(say("hello world")), False)]
+        kinds = [type(event) for event in live.feed(1, spoken, False)]
         assert kinds == [Began]
         assert live._decoders.lent == 0
         live.close(1)
