@@ -139,6 +139,8 @@ class Connection(WebSocketsSansIOProtocol):
         if closes:
             self.writable.set()  # its frame goes behind what is unsent, and the peer reads that soon or never
         await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True  # refused is complete, too: uvicorn would log each refusal as our error
         if closes:
             self._leave()
 

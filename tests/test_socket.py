@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import logging
 import socket as sockets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -138,6 +139,17 @@ async def test_who_is_refused_before_being_let_in_gets_a_status() -> None:
             assert caught.value.response.status_code == status
             assert caught.value.response.body
         await place.idle()
+
+
+async def test_a_refusal_is_no_error_of_the_gateways(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(socket: Socket) -> None:
+        raise BadRequest("no")
+
+    async with serving(handler) as place:
+        with pytest.raises(InvalidStatus):
+            await place.connect()
+        await place.idle()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_pages_enter_that_the_operator_has_named() -> None:
