@@ -176,7 +176,9 @@ def test_a_service_has_no_rights_and_writes_nowhere_but_to_its_volume(stack: Sta
 
 
 def test_the_gateway_image_is_small_and_has_no_torch(stack: Stack) -> None:
-    assert int(docker("image", "inspect", "-f", "{{.Size}}", stack.images["gateway"])) < 620e6
+    assert (
+        int(docker("image", "inspect", "-f", "{{.Size}}", stack.images["gateway"])) < 740e6
+    )  # the ffmpeg program and libraries are a third of it
     assert stack.python("gateway", "import torch").returncode != 0
 
 
