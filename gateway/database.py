@@ -292,6 +292,7 @@ def _migrate(where: _Where) -> None:
             return
         where.file.parent.mkdir(parents=True, exist_ok=True)
         with locked(where.file.with_suffix(".lock"), wait=True):
+            where.file.touch(mode=0o600)  # it holds what users said; SQLite gives the files beside it the same mode
             asyncio.run(_upgrade(where))
     except (DBAPIError, OSError) as exc:
         reason = exc.orig if isinstance(exc, DBAPIError) else exc

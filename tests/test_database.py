@@ -71,6 +71,13 @@ class TestOpening:
         async with open_database(settings) as database:
             assert await count(database) == 1
 
+    async def test_nobody_else_on_the_machine_can_read_it(self, settings: Settings) -> None:
+        async with open_database(settings) as database:
+            await database.execute(insert(syntheses).values(row("a")))
+            modes = {path.name: path.stat().st_mode & 0o777 for path in settings.data_dir.glob("*sqlite3*")}
+        assert "voxgate.sqlite3-wal" in modes
+        assert set(modes.values()) == {0o600}
+
     async def test_closing_leaves_one_whole_file(self, settings: Settings) -> None:
         async with open_database(settings) as database:
             await database.execute(insert(syntheses).values(row("a")))
