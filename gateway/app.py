@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from gateway import __version__, adapters, apidoc, cleanup
 from gateway.access import Access
+from gateway.adapters.connections import Client
 from gateway.adapters.http import client
 from gateway.admission import Gate
 from gateway.animation import Animations
@@ -24,6 +25,7 @@ from gateway.database import open_database
 from gateway.door import ROUTERS, Door, refuse
 from gateway.encoding import Encoders
 from gateway.errors import GatewayError
+from gateway.events import Audio, Conversed, Transcript
 from gateway.exchange import Receive, Scope, Send
 from gateway.fetch import Fetcher
 from gateway.files import Downloads, Files
@@ -43,6 +45,7 @@ from gateway.surfaces import (
     nls_async,
 )
 from gateway.tasks import KeyedLocks, SharedWork, forever, task_group
+from gateway.verbs import Converse, Speak, Transcribe
 from gateway.voices import Voices
 from gateway.webhooks import Webhooks
 
@@ -134,32 +137,7 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
     chats = Chats(database)
     await chats.count()
     http = await stack.enter_async_context(client(settings))
-    speak = Replicas(
-        "tts",
-        settings.speak_engine,
-        adapters.speakers(settings, http),
-        slots=settings.speak_slots,
-        queue=settings.speak_queue,
-        patience=settings.queue_timeout,
-        meter=SpeakMeter(),
-    )
-    transcribe = Replicas(
-        "asr",
-        settings.transcribe_engine,
-        adapters.transcribers(settings, http),
-        slots=settings.transcribe_slots,
-        queue=settings.transcribe_queue,
-        patience=settings.queue_timeout,
-        meter=TranscribeMeter(),
-    )
-    converse = Replicas(
-        "s2s",
-        settings.converse_engine,
-        adapters.conversers(settings, http, transcribe.unmetered, speak.unmetered, scratch),
-        slots=settings.converse_sessions,
-        queue=0,
-        meter=ConverseMeter(keys.seal),
-    )
+    speak, transcribe, converse = _engines(settings, http, keys, scratch)
     jobs = Jobs(database, stack.enter_context(owner_of(settings.data_dir)), keep=settings.jobs_keep)
     decoder = Decoder(settings)
     decoding = Gate("decode", settings.decode_slots, settings.decode_queue, patience=settings.queue_timeout)
@@ -197,6 +175,39 @@ async def _state(settings: Settings, stack: AsyncExitStack) -> State:
         animations=animations,
         gpu=_gpu_group(settings, verbs),
     )
+
+
+def _engines(
+    settings: Settings, http: Client, keys: Keys, scratch: Path
+) -> tuple[Replicas[Speak, Audio], Replicas[Transcribe, Transcript], Replicas[Converse, Conversed]]:
+    """Of the verbs that there always are."""
+    speak = Replicas(
+        "tts",
+        settings.speak_engine,
+        adapters.speakers(settings, http),
+        slots=settings.speak_slots,
+        queue=settings.speak_queue,
+        patience=settings.queue_timeout,
+        meter=SpeakMeter(),
+    )
+    transcribe = Replicas(
+        "asr",
+        settings.transcribe_engine,
+        adapters.transcribers(settings, http),
+        slots=settings.transcribe_slots,
+        queue=settings.transcribe_queue,
+        patience=settings.queue_timeout,
+        meter=TranscribeMeter(),
+    )
+    converse = Replicas(
+        "s2s",
+        settings.converse_engine,
+        adapters.conversers(settings, http, transcribe.unmetered, speak.unmetered, scratch),
+        slots=settings.converse_sessions,
+        queue=0,
+        meter=ConverseMeter(keys.seal),
+    )
+    return speak, transcribe, converse
 
 
 def _scratch(settings: Settings, stack: AsyncExitStack) -> Path:
