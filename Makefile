@@ -9,7 +9,7 @@ run: .venv/run   ## the gateway on the embedded engines: no GPU, no Docker, no d
 	@exec $(BIN)/python -m gateway run $(ARGS)
 
 test: .venv/dev  ## every test that needs no Docker, no GPU and no engine packages
-	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not docker and not gpu and not engine and not clients" $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not docker and not gpu and not engine and not clients" $(ARGS)
 
 test-clients: .venv-clients/npm ## stock clients of Realtime, Python's and JavaScript's (npm), against a real gateway (600 MB of packages)
 	@.venv-clients/bin/python -m pytest -m clients tests/clients $(ARGS)
