@@ -101,10 +101,13 @@ class Encoders:
 
     def __init__(self, threads: int) -> None:
         self._threads = Threads(threads, "encode")
+        self.usual_rate: int | None = None
+        """Hz, of the source that was opened last: the next one's, most likely."""
 
     def open(self, name: str, source_rate: int, target_rate: int | None = None, speed: float = 1.0) -> "Encoder":
         """name: a key of FORMATS. source_rate, target_rate: Hz; None is the source's. speed: from 0.5 to 2, how much
         faster it is to sound than it comes, at the same pitch."""
+        self.usual_rate = source_rate
         return Encoder(name, source_rate, target_rate, speed, self._threads)
 
     def close(self) -> None:
@@ -150,6 +153,11 @@ class Encoder:
         second = 2 * self.source_rate
         seconds = [pcm[at : at + second] for at in range(0, len(pcm), second)]
         return b"".join([head, *[await self._feed(self._line, one) for one in seconds]])
+
+    async def ready(self) -> None:
+        """Opens the codec, 2 ms of work, before there is anything to feed."""
+        if self._line is not None:
+            self._head += await self._run(partial(self._line.feed, b""))
 
     async def end(self) -> bytes:
         """The rest of the stream. Nothing may be fed after it."""
@@ -267,3 +275,4 @@ class _Coded:
         )
         if self._form.bit_rates:
             self._stream.bit_rate = self._form.bit_rates[(self._rate > 12000) + (self._rate > 24000)]
+        self._stream.codec_context.open()

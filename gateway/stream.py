@@ -35,11 +35,14 @@ class Encoded:
     A piece comes with each of the engine's, and one with the end; it is empty where the codec holds all of it back.
     """
 
-    def __init__(self, events: AsyncIterator[Audio], begin: Callable[[int], Encoder]) -> None:
-        """begin: opens the encoder for the engine's sample rate in Hz."""
-        self._events, self._begin = events, begin
+    def __init__(
+        self, events: AsyncIterator[Audio], begin: Callable[[int], Encoder], expected: int | None = None
+    ) -> None:
+        """begin: opens the encoder for the engine's sample rate in Hz. expected: that rate, if it is as it was before;
+        then the encoder is ready by the time that the engine has made its first sound."""
+        self._events, self._begin, self._expected = events, begin, expected
         self._encoder: Encoder | None = None
-        self._ended = False
+        self._heard = self._ended = False
 
     @property
     def encoder(self) -> Encoder:
@@ -48,6 +51,9 @@ class Encoded:
         return self._encoder
 
     async def __aenter__(self) -> "Encoded":
+        if self._expected is not None:
+            self._encoder = self._begin(self._expected)
+            await self._encoder.ready()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -62,12 +68,22 @@ class Encoded:
             raise StopAsyncIteration
         piece = await anext(self._events, None)
         if piece is not None:
-            self._encoder = self._encoder or self._begin(piece.sample_rate)
-            return await self._encoder.feed(_same_rate(piece, self._encoder.source_rate))
+            encoder = await self._for(piece.sample_rate)
+            return await encoder.feed(_same_rate(piece, encoder.source_rate))
         self._ended = True
-        if self._encoder is None:
+        if self._encoder is None or not self._heard:
             raise EngineBroke("the engine gave no audio for this text")
         return await self._encoder.end()
+
+    # Private
+
+    async def _for(self, rate: int) -> Encoder:
+        if self._encoder is not None and not self._heard and self._encoder.source_rate != rate:
+            await self._encoder.close()
+            self._encoder = None
+        self._heard = True
+        self._encoder = self._encoder or self._begin(rate)
+        return self._encoder
 
 
 class Reader:

@@ -207,3 +207,16 @@ async def test_who_has_heard_nothing_yet_goes_before_who_has_much_to_hear() -> N
             await asyncio.sleep(0)
             free.set()
     assert order == ["first", "ahead"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+async def test_one_that_was_made_ready_makes_the_same(name: str) -> None:
+    sound = (rising(24000, 0.5) * 10_000).astype("<i2").tobytes()
+    made = []
+    for ready in (False, True):
+        async with Encoders(1).open(name, 24000, 16000) as encoder:
+            if ready:
+                await encoder.ready()
+            made.append(await encoded(encoder, sound))
+    assert len(made[0]) == len(made[1])
+    assert made[0] == made[1] or name == "opus", "each Ogg stream has a number of its own"

@@ -70,7 +70,8 @@ async def speech(http: Exchange) -> None:
         form = ask.response_format or "mp3"
         rate = ask.sample_rate or (wire.PCM_RATE if form == "pcm" else None)
         begin = partial(state["encoders"].open, form, target_rate=rate, speed=speed / at_engine)
-        async with state["speak"].session(job) as events, stream.Encoded(events, begin) as pieces:
+        usual = state["encoders"].usual_rate
+        async with state["speak"].session(job) as events, stream.Encoded(events, begin, usual) as pieces:
             if ask.stream_format == "sse":
                 await _events(http, pieces, job, idle=settings.client_idle_timeout)
             else:
