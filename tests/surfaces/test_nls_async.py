@@ -124,6 +124,7 @@ class TestShapes:
         await done(gateway, task_id)
 
     async def test_a_finished_task_has_an_address_and_times_as_texts(self, gateway: Gateway) -> None:
+        """W4: Chinese text with subtitles, which are on by default, succeeds."""
         task_id = await submit(gateway)
         found = await done(gateway, task_id)
         assert (found["error_code"], found["error_message"]) == (20000000, "SUCCESS")
