@@ -12,6 +12,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway.errors import BadRequest
 from gateway.exchange import Exchange
+from gateway.tasks import shielded
 
 FIELD_BYTES, FIELDS_BYTES = 64 * 1024, 4 * 1024 * 1024
 """Of one field, and of all fields of a form together."""
@@ -58,17 +59,24 @@ async def save(
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise BadRequest("send multipart/form-data", code="not_multipart")
     reader = _Reader(into, files, lists, dropped, digests)
+    writing: asyncio.Future[None] | None = None
     try:
         parser = MultipartParser(options[b"boundary"], reader.callbacks())  # type: ignore[arg-type]
         async for piece in http.chunks(limit, idle):
             parser.write(piece)
             if reader.pending >= _WRITE_BYTES:
-                await asyncio.to_thread(reader.flush)
+                if writing is not None:
+                    await writing
+                writing = asyncio.get_running_loop().run_in_executor(None, reader.write, reader.take())
         parser.finalize()
+        if writing is not None:
+            await writing
         form = await asyncio.to_thread(reader.finish)
     except FormParserError as exc:
         raise BadRequest(f"a malformed multipart body: {exc}", code="bad_multipart") from None
     finally:
+        if writing is not None and not writing.done():
+            await shielded(_settled(writing))
         reader.close()
     if not reader.ended:
         raise BadRequest("the multipart body ends before its last boundary", code="bad_multipart")
@@ -102,8 +110,15 @@ class _File:
     hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
 
+_Batch = list[tuple[_File, list[bytes]]]
+
+
+async def _settled(writing: "asyncio.Future[None]") -> None:
+    await asyncio.wait([writing])
+
+
 class _Reader:
-    """Callbacks of the parser: collects fields, and file content for `flush` to write in a thread."""
+    """Callbacks of the parser: collects fields, and file content for `write` to write in a thread."""
 
     def __init__(
         self, into: Path, wanted: Collection[str], lists: Collection[str], dropped: Collection[str], digests: bool
@@ -128,17 +143,25 @@ class _Reader:
             "on_end": self._end,
         }
 
-    def flush(self) -> None:
-        for file in self._files.values():
-            for chunk in file.chunks:
-                if self._digests:
-                    file.hash.update(chunk)
-                file.handle.write(chunk)
-            file.chunks.clear()
+    def take(self) -> "_Batch":
+        """What is to be written; more can be read meanwhile."""
+        batch = [(file, file.chunks) for file in self._files.values() if file.chunks]
+        for file, _ in batch:
+            file.chunks = []
         self.pending = 0
+        return batch
+
+    def write(self, batch: "_Batch") -> None:
+        """Blocks; one at a time."""
+        for file, chunks in batch:
+            if self._digests:
+                for chunk in chunks:
+                    file.hash.update(chunk)
+            file.handle.writelines(chunks)
 
     def finish(self) -> Form:
-        self.flush()
+        """Blocks."""
+        self.write(self.take())
         for name, file in self._files.items():
             self._form.files[name] = Saved(
                 file.path, file.size, file.hash.hexdigest() if self._digests else "", file.filename
