@@ -53,7 +53,11 @@ class Encoded:
     async def __aenter__(self) -> "Encoded":
         if self._expected is not None:
             self._encoder = self._begin(self._expected)
-            await self._encoder.ready()
+            try:
+                await self._encoder.ready()
+            except BaseException:  # such as a client that hangs up now: nobody calls __aexit__
+                await self._encoder.close()
+                raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -135,3 +135,25 @@ class TestFile:
     async def test_a_rate_that_changes_is_a_broken_engine(self, tmp_path: Path) -> None:
         with pytest.raises(EngineBroke, match="from 24000 to 22050"):
             await wav_file(changing(), tmp_path / "a.wav")
+
+
+async def test_who_leaves_while_the_encoder_is_made_ready_leaves_it_closed() -> None:
+    from gateway.encoding import Encoder, Encoders
+    from gateway.stream import Encoded
+
+    opened: list[Encoder] = []
+
+    def begin(rate: int) -> Encoder:
+        encoder = Encoders(1).open("mp3", rate)
+        encoder.ready = asyncio.Event().wait  # type: ignore[method-assign, assignment]
+        opened.append(encoder)
+        return encoder
+
+    async def nothing() -> AsyncIterator[Audio]:
+        return
+        yield
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05), Encoded(nothing(), begin, 24000):
+            pass
+    assert opened[0]._line is None

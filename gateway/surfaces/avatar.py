@@ -197,7 +197,7 @@ def _animations(http: Exchange) -> Animations:
 
 
 def _asked(http: Exchange, name: str) -> str:
-    found = parse_qs(http.scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=50)
+    found = parse_qs(http.scope["query_string"].decode("latin-1"), keep_blank_values=True)
     value: str = found.get(name, [""])[0]
     return value[:_LONGEST_PATH]
 

@@ -445,6 +445,7 @@ class TestBadInput:
         assert answer.status_code == 404
         assert answer.json()["msg"]
         assert (await gateway.client.get("/download")).status_code == 400
+        assert (await gateway.client.get("/download?" + "a=1&" * 100)).status_code == 400
 
     @pytest.mark.parametrize(
         ("asked", "status"),
